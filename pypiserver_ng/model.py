@@ -1,0 +1,128 @@
+"""The words of the house as frozen values. No behaviour beyond sort keys, no I/O, no HTTP."""
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import NewType
+
+#: A project name with runs of ``-``, ``_`` and ``.`` as one ``-``, in lower case (PEP 503).
+NormalizedName = NewType("NormalizedName", str)
+
+_SEPARATORS = re.compile(r"[-_.]+")
+#: The name format of the core metadata specification, ASCII only, anchored at both ends.
+_NAME = re.compile(r"\A[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\Z")
+
+
+def is_project_name(name: str) -> bool:
+    """Whether the text is a project name by the core metadata specification (at most 255 characters)."""
+    return len(name) <= 255 and _NAME.match(name) is not None
+
+
+def normalize_name(name: str) -> NormalizedName:
+    """PEP 503: "runs of the characters ., -, or _ replaced with a single - character", in lower case."""
+    return NormalizedName(_SEPARATORS.sub("-", name).lower())
+
+
+class Kind(StrEnum):
+    """What sort of distribution a filename announces."""
+
+    WHEEL = "bdist_wheel"
+    SDIST = "sdist"
+    EGG = "bdist_egg"
+    INSTALLER = "bdist_wininst"
+    SIGNATURE = "signature"
+
+
+class Action(StrEnum):
+    """What `--authenticate` can ask credentials for."""
+
+    UPDATE = "update"
+    DOWNLOAD = "download"
+    LIST = "list"
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedFilename:
+    """What a distribution filename says. `version` is empty where the name has none."""
+
+    filename: str
+    display_name: str
+    name: NormalizedName
+    version: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """Lower-case hex digests of one file's bytes."""
+
+    sha256: str
+    md5: str
+    blake2b_256: str
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One distribution file that is here, whole, and known by its hash."""
+
+    id: int
+    root: str
+    #: Below its package directory, with ``/``; the URL is ``/packages/<path>``.
+    path: str
+    filename: str
+    project: NormalizedName
+    display_name: str
+    version: str
+    kind: Kind
+    size: int
+    mtime_ns: int
+    digests: Digests
+    upload_time: datetime
+    requires_python: str | None = None
+    summary: str | None = None
+    #: sha256 of the core metadata where it could be read from a wheel, else None.
+    metadata_sha256: str | None = None
+    yanked: bool = False
+    yanked_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project with at least one local file; files sorted by version, then filename."""
+
+    name: NormalizedName
+    display_name: str
+    serial: int
+    files: tuple[File, ...]
+    #: Files that are here but not whole yet (someone is copying them).
+    pending: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who asks. `user` is None for a caller without credentials."""
+
+    user: str | None = None
+
+
+ANONYMOUS = Identity()
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """One representation's bytes and the header lists that go with them, ready to send."""
+
+    content: bytes
+    etag: bytes
+    #: Complete ASGI header list of the 200 answer, and of the 304.
+    headers: list[tuple[bytes, bytes]]
+    not_modified: list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Every representation of one page: (media type, coding) to bytes."""
+
+    serial: int
+    bodies: dict[tuple[str, str], Body] = field(repr=False)
