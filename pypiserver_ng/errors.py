@@ -1,15 +1,15 @@
 """The domain's failures. Knows no HTTP: `web.http` holds the one table from failure to status.
 
-    Failure
-    ├── Invalid           what was sent is wrong, and the message says what
-    ├── Unauthenticated   no credentials, or wrong ones
-    ├── Denied            known, but not allowed
-    ├── NotFound
-    ├── Conflict          other bytes under a used name
-    ├── TooLarge
-    ├── NoSpace           the disk or the quota is full
-    ├── Unavailable       not now; `retry_after` says when to ask again
-    └── UpstreamFailed    another index did not answer, or answered badly
+Failure
+├── Invalid           what was sent is wrong, and the message says what
+├── Unauthenticated   no credentials, or wrong ones
+├── Denied            known, but not allowed
+├── NotFound
+├── Conflict          other bytes under a used name
+├── TooLarge
+├── NoSpace           the disk or the quota is full
+├── Unavailable       not now; `retry_after` says when to ask again
+└── UpstreamFailed    another index did not answer, or answered badly
 """
 
 

@@ -1,0 +1,140 @@
+"""One text becomes one value, or Invalid with what it should have been."""
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pypiserver_ng.errors import Invalid
+from pypiserver_ng.model import Action
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_SIZE_UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+}
+_DURATION_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_QUANTITY = re.compile(r"\A\s*(\d{1,18}(?:\.\d{1,6})?)\s*([A-Za-z]*)\s*\Z")
+
+#: First path segments that the index itself answers.
+_OWN_SEGMENTS = frozenset({"", "-", "simple", "packages", "legacy", "pypi", "project", "rpc2", "integrity", "_"})
+
+
+def parse_size(text: str) -> int:
+    """SIZE in bytes: a number, or a number with ``KB MB GB KiB MiB GiB``."""
+    return _parse_quantity(text, _SIZE_UNITS, "a size such as 500MB or 2GiB")
+
+
+def parse_duration(text: str) -> int:
+    """DURATION in seconds: a number with ``s m h d w``; a bare number is seconds."""
+    return _parse_quantity(text, _DURATION_UNITS, "a duration such as 90s, 12h or 4d")
+
+
+def _parse_quantity(text: str, units: Mapping[str, int], expected: str) -> int:
+    match = _QUANTITY.match(text)
+    factor = units.get(match[2].lower()) if match else None
+    if match is None or factor is None:
+        raise Invalid(f"must be {expected}, not {text!r}")
+    return int(float(match[1]) * factor) if "." in match[1] else int(match[1]) * factor
+
+
+def parse_port(text: str) -> int:
+    if not re.fullmatch(r"\d{1,5}", text) or int(text) > 65535:
+        raise Invalid(f"must be a port number from 0 to 65535, not {text!r}")
+    return int(text)
+
+
+def parse_path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise Invalid("must be a path, not an empty text")
+    return Path(text).expanduser()
+
+
+def parse_actions(text: str) -> frozenset[Action]:
+    words = [word.strip().lower() for word in text.split(",")]
+    if words == ["."]:
+        return frozenset()
+    try:
+        return frozenset(Action(word) for word in words)
+    except ValueError:
+        raise Invalid(
+            f"must be '.' alone or some of update, download, list separated by commas, not {text!r}"
+        ) from None
+
+
+def parse_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not text.isprintable() or " " in text:
+        raise Invalid("must be an absolute http:// or https:// URL")
+    if parts.query or parts.fragment:
+        raise Invalid("must be a URL without '?' and '#': the project name is appended to it")
+    return text.rstrip("/") + "/"
+
+
+def parse_glob(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._*?\[\]!-]{1,255}", text):
+        raise Invalid(f"must be a project name or pattern such as 'acme-*', not {text!r}")
+    return re.sub(r"[-_.]+", "-", text).lower() if "[" not in text else text.lower()
+
+
+def parse_endpoint(text: str) -> str:
+    if not re.fullmatch(r"/[A-Za-z0-9/_-]+", text) or "//" in text:
+        raise Invalid(f"must be a path such as /health, not {text!r}")
+    if text.split("/")[1].lower() in _OWN_SEGMENTS:
+        raise Invalid(f"must not be below a path that the index itself answers, as {text!r} is")
+    return text
+
+
+def parse_base_path(text: str) -> str:
+    if not re.fullmatch(r"/?[A-Za-z0-9._~/-]*", text) or any(part in {".", ".."} for part in text.split("/")):
+        raise Invalid(f"must be a path prefix such as /pypi, not {text!r}")
+    inner = "/".join(part for part in text.split("/") if part)
+    return f"/{inner}" if inner else ""
+
+
+def parse_network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise Invalid(f"must be an IP address or network such as 10.0.0.0/8, not {text!r}") from None
+
+
+def parse_flag(text: str) -> bool:
+    if text.lower() in {"1", "true", "yes", "on"}:
+        return True
+    if text.lower() in {"0", "false", "no", "off", ""}:
+        return False
+    raise Invalid(f"must be true or false, not {text!r}")
+
+
+def parse_count(text: str) -> int:
+    if not re.fullmatch(r"\d", text):
+        raise Invalid(f"must be a number from 0 to 9, not {text!r}")
+    return int(text)
+
+
+def parse_text(text: str) -> str:
+    if not text or "\0" in text:
+        raise Invalid("must not be empty")
+    return text
+
+
+def choice(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in words:
+            raise Invalid(f"must be one of {', '.join(words)}, not {text!r}")
+        return text.lower()
+
+    return parse
