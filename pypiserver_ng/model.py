@@ -85,6 +85,8 @@ class File:
     metadata_sha256: str | None = None
     yanked: bool = False
     yanked_reason: str | None = None
+    #: Whether ``<path>.asc`` is here too.
+    has_signature: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +123,30 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """Every representation of one page: (media type, coding) to bytes."""
+class Elsewhere:
+    """Another index answers for the project; `url` holds no credentials and ends with ``/``."""
 
-    serial: int
-    bodies: dict[tuple[str, str], Body] = field(repr=False)
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What an upload form says, next to the bytes that came with it. Absent fields are None."""
+
+    filename: str
+    name: str | None = None
+    version: str | None = None
+    filetype: str | None = None
+    #: Hex digests by their form fields' names: sha256_digest, md5_digest, blake2_256_digest.
+    digests: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One project that a search found, in its newest version."""
+
+    name: NormalizedName
+    display_name: str
+    version: str
+    summary: str | None
+    upload_time: datetime

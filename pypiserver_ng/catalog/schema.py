@@ -1,0 +1,72 @@
+"""The tables. One schema for every engine."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    false,
+)
+
+#: Rises with every change of the tables.
+VERSION = 1
+
+metadata = MetaData()
+
+#: The catalog's own facts: `schema`, and `serial`, the number of the last change.
+state = Table("state", metadata, Column("key", String, primary_key=True), Column("value", BigInteger, nullable=False))
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("serial", BigInteger, nullable=False, index=True),
+    # Kept at 0 when the last file goes, so that readers who follow serials learn of it.
+    Column("files", Integer, nullable=False),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("root", String, nullable=False),
+    Column("path", String, nullable=False),
+    Column("filename", String, nullable=False, index=True),
+    Column("project", String, ForeignKey("projects.name"), nullable=False, index=True),
+    Column("display_name", String, nullable=False),
+    Column("version", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    # Microseconds since 1970, UTC.
+    Column("upload_time", BigInteger, nullable=False),
+    # The digests are NULL until the bytes were read: such a file is not listed yet.
+    Column("sha256", String),
+    Column("md5", String),
+    Column("blake2b_256", String),
+    Column("requires_python", String),
+    Column("summary", String),
+    Column("metadata_sha256", String),
+    # Why the file could not be opened, where it could not.
+    Column("problem", String),
+    Column("yanked", Boolean, nullable=False, server_default=false()),
+    Column("yanked_reason", String),
+    Column("uploaded_by", String),
+    UniqueConstraint("root", "path"),
+    Index("files_unread", "id", sqlite_where=Column("sha256", String).is_(None)),
+)
+
+#: Names of deleted uploads; they take no other bytes.
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("filename", String, primary_key=True),
+    Column("sha256", String, nullable=False),
+    Column("deleted_at", BigInteger, nullable=False),
+)

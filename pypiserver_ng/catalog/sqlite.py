@@ -1,0 +1,32 @@
+"""The SQLite engine: rollback journal, synchronous=FULL, one writer at a time.
+
+Not WAL: SQLite up to 3.51.2 can corrupt a WAL database that several connections reset at once.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event
+
+_BUSY_SECONDS = 30
+
+
+def create_sqlite_engine(path: Path) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": _BUSY_SECONDS}, pool_size=8, max_overflow=24)
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    # The driver opens no transactions by itself: `_begin` says which kind.
+    connection.isolation_level = None
+    connection.execute("PRAGMA journal_mode = TRUNCATE")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin(connection: Any) -> None:
+    # A writer takes its lock at once: upgrading a read lock later could only fail.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

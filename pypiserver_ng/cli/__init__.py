@@ -1,0 +1,65 @@
+"""The command line: one file per command. Parsing, sentences and exit codes; everything else is elsewhere.
+
+Without a subcommand `run` is meant, as on pypiserver's command line.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from pypiserver_ng import __version__
+from pypiserver_ng.cli import check_config, run
+from pypiserver_ng.cli.options import PROGRAM, flags_of
+from pypiserver_ng.config.settings import ENVIRONMENT_PREFIX, SETTINGS
+from pypiserver_ng.errors import Failure
+
+#: Bad usage or configuration.
+EXIT_USAGE = 2
+
+
+def main() -> NoReturn:
+    """Run the program; faults of usage and configuration are one line on stderr and exit code 2."""
+    try:
+        code = _group.main(_name_command(sys.argv[1:]), prog_name=PROGRAM, standalone_mode=False)
+    except click.UsageError as fault:
+        _fail(fault.format_message())
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except Failure as fault:
+        _fail(fault.message)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> NoReturn:
+    line = " ".join(message.split()).rstrip(".")
+    click.echo(f"{PROGRAM}: error: {line} (see {PROGRAM} --help)", err=True)
+    sys.exit(EXIT_USAGE)
+
+
+def _name_command(arguments: Sequence[str]) -> list[str]:
+    """Put the command first: options may stand before it, and without one `run` is meant."""
+    with_value = {flag for setting in SETTINGS if setting.form == "value" for flag in flags_of(setting)} | {"--config"}
+    position = 0
+    while position < len(arguments) and arguments[position].startswith("-") and arguments[position] != "--":
+        if arguments[position] in {"--help", "--version"} and position == 0:
+            return list(arguments)
+        position += 2 if arguments[position] in with_value else 1
+    if position < len(arguments) and arguments[position] in _group.commands:
+        return [arguments[position], *arguments[:position], *arguments[position + 1 :]]
+    return ["run", *arguments]
+
+
+@click.group(
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
+    epilog=f"Every option may also be an environment variable {ENVIRONMENT_PREFIX}<OPTION>, or a key of the "
+    "TOML file that --config names. Without a command, run is meant: 'pypiserver-ng run --help' lists its options.",
+)
+@click.version_option(__version__, "--version", message="%(version)s")
+def _group() -> None:
+    """A private Python package index: it serves a directory, takes uploads, and falls back to another index."""
+
+
+_group.add_command(run.command)
+_group.add_command(check_config.command)

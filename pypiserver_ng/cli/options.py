@@ -1,0 +1,74 @@
+"""What every command's options have in common: the settings, merged from all four sources."""
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pypiserver_ng.config import Config, build_config
+from pypiserver_ng.config.settings import ENVIRONMENT_PREFIX, SETTINGS, Setting
+from pypiserver_ng.errors import Invalid
+
+PROGRAM = "pypiserver-ng"
+
+
+def configured(command: Callable[[Config], int | None]) -> Callable[..., Any]:
+    """Turn a function of a Config into one of all settings, as flags."""
+
+    def with_config(config: str | None, **flags: Any) -> int | None:
+        return command(load_config(config, flags))
+
+    with_config.__doc__ = command.__doc__
+    wrapped: Callable[..., Any] = with_config
+    wrapped = click.option(
+        "--config", metavar="FILE", help="TOML file with any of these settings.", envvar=f"{ENVIRONMENT_PREFIX}CONFIG"
+    )(wrapped)
+    for setting in reversed(SETTINGS):
+        wrapped = _parameter(setting)(wrapped)
+    return wrapped
+
+
+def load_config(file: str | None, flags: Mapping[str, Any]) -> Config:
+    """Read the TOML file, and merge everything. Raises Invalid."""
+    given = {name.replace("_", "-"): value for name, value in flags.items() if value not in (None, (), False, 0)}
+    return build_config(given, os.environ, _read_toml(file) if file else {}, _read_secret)
+
+
+def _read_toml(file: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as fault:
+        raise Invalid(f"cannot read the configuration file {file}: {fault.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+        raise Invalid(f"the configuration file {file} is not valid TOML: {fault}") from None
+
+
+def _read_secret(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise Invalid(f"cannot read the secret in {file}") from None
+
+
+def flags_of(setting: Setting) -> list[str]:
+    return [*setting.flags, f"--{setting.name}"]
+
+
+def _parameter(setting: Setting) -> Callable[[Any], Any]:
+    if setting.form == "argument":
+        return click.argument(setting.name, nargs=-1, metavar=f"[{setting.metavar}]...")
+    text = setting.help
+    default = setting.default_text or (setting.default if setting.form == "value" else "")
+    if default:
+        text = f"{text.rstrip('.')}. [default: {default}]"
+    shape: dict[str, Any] = {"help": text, "hidden": setting.inert}
+    if setting.form == "flag":
+        shape["is_flag"] = True
+    elif setting.form == "count":
+        shape["count"] = True
+    else:
+        shape |= {"metavar": setting.metavar, "multiple": setting.multiple}
+    return click.option(*flags_of(setting), setting.name.replace("-", "_"), **shape)

@@ -1,0 +1,99 @@
+"""`run`: serve until told to stop."""
+
+import logging
+from pathlib import Path
+
+import click
+
+from pypiserver_ng.cli.options import PROGRAM, configured
+from pypiserver_ng.config import Config
+from pypiserver_ng.errors import Invalid
+from pypiserver_ng.model import Action
+
+_log = logging.getLogger(__name__)
+
+
+def _run(config: Config) -> None:
+    """Serve the package directories until SIGTERM or Ctrl-C."""
+    from pypiserver_ng.app import create_app
+    from pypiserver_ng.logs import configure_logs
+    from pypiserver_ng.server import open_socket, reachable_address, serve
+
+    _prepare_directories(config)
+    try:
+        configure_logs(
+            verbosity=config.verbose, stream=config.log_stream, file=config.log_file, style=config.log_format
+        )
+    except OSError as fault:
+        raise Invalid(f"cannot write the log file {config.log_file}: {fault.strerror}") from None
+    for notice in _notices(config):
+        click.echo(notice, err=True)
+    try:
+        application = create_app(config)
+    except OSError as fault:
+        raise Invalid(f"cannot use {fault.filename or config.state_dir}: {fault.strerror}; see --state-dir") from None
+    except ValueError as fault:
+        raise Invalid(str(fault)) from None
+    try:
+        listening = open_socket(config.host, config.port)
+    except OSError as fault:
+        raise Invalid(f"cannot listen on {config.host} port {config.port}: {fault.strerror}; see --port") from None
+    url = f"http://{reachable_address(listening)}{config.server_base_url}/simple/"
+
+    def announce() -> None:
+        projects, files = application.index.known_counts()
+        click.echo(f"ready: {_count(projects, 'project')}, {_count(files, 'file')} at {url}", err=True)
+
+    serve(application.asgi, listening, access_log=config.verbose > 0, on_ready=announce)
+
+
+def _prepare_directories(config: Config) -> None:
+    for path in config.packages:
+        if config.default_packages:
+            path.mkdir(exist_ok=True)
+        if not path.is_dir():
+            raise Invalid(f"the package directory {path} does not exist: create it or name another")
+        try:
+            next(path.iterdir(), None)
+        except OSError as fault:
+            raise Invalid(f"cannot read the package directory {path}: {fault.strerror}") from None
+    if config.welcome is not None:
+        _require_text(config.welcome)
+
+
+def _require_text(path: Path) -> None:
+    try:
+        path.read_text(encoding="utf-8")
+    except OSError as fault:
+        raise Invalid(f"cannot read the home page {path}: {fault.strerror}") from None
+    except UnicodeDecodeError:
+        raise Invalid(f"the home page {path} is not UTF-8 text") from None
+
+
+def _notices(config: Config) -> list[str]:
+    """What is open, what is refused, and what was given in vain."""
+    notices = []
+    if config.inert:
+        names = ", ".join(f"--{name}" for name in config.inert)
+        notices.append(f"note: {names} {'has' if len(config.inert) == 1 else 'have'} no effect in {PROGRAM}")
+    guarded = sorted(config.authenticate)
+    if guarded and config.passwords is None:
+        notices.append(
+            f"note: no password file, so {_list(guarded)} {'is' if len(guarded) == 1 else 'are'} refused to everyone: "
+            "give one with -P FILE, or open the server with -P . -a ."
+        )
+    if Action.UPDATE not in config.authenticate:
+        who = "everyone" if not guarded else f"everyone, though {_list(guarded)} needs credentials"
+        notices.append(f"WARNING: uploads and deletions are open to {who}: add update to -a to close them")
+    return notices
+
+
+def _list(actions: list[Action]) -> str:
+    return " and ".join(actions)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+command = click.command("run", context_settings={"show_default": False})(configured(_run))

@@ -1,0 +1,355 @@
+"""The index itself: the only room that knows catalog, storage, upstream and policy together.
+
+One method per question a client can ask, and the only bridge between async and threads. The same decision
+answers every surface, and answers follow the catalog's serial: what was acknowledged is in the next one.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar
+
+from pypiserver_ng import pages
+from pypiserver_ng.archive import inspect_found
+from pypiserver_ng.catalog import Catalog
+from pypiserver_ng.errors import Denied, Invalid, NotFound, Unavailable
+from pypiserver_ng.filenames import parse_found, sort_key
+from pypiserver_ng.index.following import Flights, Following
+from pypiserver_ng.index.intake import Intake, same_version
+from pypiserver_ng.index.pagecache import Entry, Key, PageCache, build_entry
+from pypiserver_ng.index.reading import Reader
+from pypiserver_ng.index.tree import Tree
+from pypiserver_ng.index.watcher import Watcher
+from pypiserver_ng.metadata import CoreMetadata, parse_metadata
+from pypiserver_ng.model import Body, Elsewhere, File, Found, Identity, Kind, NormalizedName, Project, Upload
+from pypiserver_ng.policy import Decision, Origin, Policy
+from pypiserver_ng.storage import Directory, MetadataStore, Scratch, translate_os_error
+from pypiserver_ng.upstream import Upstream
+
+_log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+#: Files read between two commits while nobody waits for them.
+_BATCH = 64
+#: How often files that are not whole yet are looked at again.
+_PENDING_SECONDS = 0.3
+
+
+class Index:
+    """One running server's index. `start` before the first question, `stop` after the last."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        directory: Directory,
+        metadata: MetadataStore,
+        policy: Policy,
+        upstreams: Sequence[Upstream],
+        *,
+        overwrite: bool,
+        private_pages: bool,
+    ) -> None:
+        self._catalog = catalog
+        self._directory = directory
+        self._metadata = metadata
+        self.policy = policy
+        self.upstreams = upstreams
+        self._private = private_pages
+        self._reader = Reader(directory, metadata)
+        self._tree = Tree(catalog, directory)
+        self._intake = Intake(catalog, directory, metadata, overwrite=overwrite)
+        self._watcher = Watcher(directory.roots, self._compare)
+        # Questions never wait behind background reading.
+        self._threads = ThreadPoolExecutor(32, thread_name_prefix="index")
+        self._background = ThreadPoolExecutor(2, thread_name_prefix="reading")
+        self._flights = Flights()
+        self._following = Following(catalog, self._threads, self._flights)
+        self._cache = PageCache()
+        self._root_bodies: dict[Key, tuple[int, Body]] = {}
+        self._has_unread = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Learn what lies in the directories; their files are read afterwards, or when they are asked for."""
+        await self.run(self._tree.scan)
+        await self._following.catch_up()
+        self._has_unread.set()
+        self._tasks = [asyncio.create_task(self._watcher.run()), asyncio.create_task(self._read_all())]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._background.shutdown(cancel_futures=True)
+        self._threads.shutdown()
+
+    # Pages
+
+    def peek_project_page(self, name: NormalizedName, key: Key) -> Body | None:
+        """The page from memory if it is there and nothing changed; no thread, no row."""
+        if not self._following.is_current():
+            return None
+        serial = self._following.serials.get(name)
+        entry = self._cache.get(name, serial) if serial is not None else None
+        return entry.bodies.get(key) if entry else None
+
+    async def project_page(self, name: NormalizedName, key: Key) -> Body | Elsewhere:
+        """The project's page, or where else to ask. Raises NotFound, Unavailable."""
+        decision = await self.decide(name)
+        if decision.origin is Origin.UPSTREAM:
+            return Elsewhere(self.upstreams[0].project_url(name))
+        entry = await self._entry(name, decision)
+        body = entry.bodies.get(key)
+        if body is None:
+            body = await self._flights.join(
+                ("page", name, key, entry.project.serial),
+                lambda: self.run(self._make_body, key, partial(pages.render_project, entry.project)),
+            )
+            entry.bodies[key] = body
+        return body
+
+    async def root_page(self, key: Key) -> Body:
+        await self._following.catch_up()
+        serial = self._following.names_serial
+        kept = self._root_bodies.get(key)
+        if kept and kept[0] == serial:
+            return kept[1]
+        names = list(self._following.serials)
+        body = await self._flights.join(
+            ("root", key, serial),
+            lambda: self.run(self._make_body, key, lambda media: pages.render_root(sorted(names), media)),
+        )
+        self._root_bodies[key] = (serial, body)
+        return body
+
+    def _make_body(self, key: Key, render: Callable[[str], bytes]) -> Body:
+        media_type, coding = key
+        return pages.make_body(render(media_type), media_type, coding, private=self._private)
+
+    # Facts
+
+    async def decide(self, name: NormalizedName) -> Decision:
+        """Who answers for the project, by the rules and by what is here at this moment."""
+        await self._following.catch_up()
+        return self.policy.decide(name, is_local=name in self._following.serials)
+
+    async def project(self, name: NormalizedName) -> Project:
+        """Raises NotFound when the project is not local, Unavailable while none of its files is whole."""
+        entry = await self._entry(name, await self.decide(name))
+        return entry.project
+
+    async def counts(self) -> tuple[int, int]:
+        """Projects and files that are here."""
+        await self._following.catch_up()
+        return self.known_counts()
+
+    def known_counts(self) -> tuple[int, int]:
+        """As `counts`, as of the last question."""
+        return len(self._following.serials), sum(self._following.counts.values())
+
+    async def names(self) -> list[NormalizedName]:
+        """All local projects, sorted."""
+        await self._following.catch_up()
+        return sorted(self._following.serials)
+
+    async def search(self, terms: Sequence[str]) -> list[Found]:
+        """Local projects whose name or summary holds one of the terms, each in its newest version, by name."""
+        rows = await self.run(self._catalog.search, [term.lower() for term in terms])
+        newest: dict[NormalizedName, Found] = {}
+        for row in sorted(rows, key=lambda row: sort_key(row.version)):
+            newest[row.name] = row
+        return [newest[name] for name in sorted(newest)]
+
+    async def recent(self, limit: int) -> list[Found]:
+        """The projects with the newest files, each once, the newest first."""
+        rows = await self.run(self._catalog.recent, limit * 4)
+        newest: dict[NormalizedName, Found] = {}
+        for row in rows:
+            newest.setdefault(row.name, row)
+        return list(newest.values())[:limit]
+
+    async def core_metadata(self, file: File) -> CoreMetadata | None:
+        """A file's own metadata, where it can be read."""
+        return await self.run(self._core_metadata, file)
+
+    def _core_metadata(self, file: File) -> CoreMetadata | None:
+        raw = self._metadata.get(file.metadata_sha256) if file.metadata_sha256 else None
+        raw = raw or self._extract(file)
+        try:
+            return parse_metadata(raw) if raw else None
+        except Invalid:
+            return None
+
+    def _extract(self, file: File) -> bytes | None:
+        parsed = parse_found(file.filename)
+        if parsed is None or file.kind is Kind.SIGNATURE:
+            return None
+        try:
+            return inspect_found(self._directory.locate(file.root, file.path), parsed).metadata
+        except OSError:
+            return None
+
+    # Files
+
+    async def file(self, path: str) -> File:
+        """The file at ``/packages/<path>``. Raises NotFound."""
+        parsed = parse_found(path.rpartition("/")[2])
+        if parsed is not None:
+            await self._following.catch_up()
+            if parsed.name in self._following.serials:
+                entry = await self._load(parsed.name)
+                if file := entry.by_path.get(path):
+                    return file
+        raise NotFound("there is no such file here")
+
+    async def open_file(self, path: str) -> tuple[File, int]:
+        """The file's facts and a descriptor of exactly these bytes, which the caller closes. Raises NotFound."""
+        file = await self.file(path)
+        fd = await self.run(self._open_exactly, file)
+        if fd is None:
+            # It changed since it was last looked at: learn what it is now.
+            await self._compare([(file.root, file.path)])
+            file = await self.file(path)
+            fd = await self.run(self._open_exactly, file)
+        if fd is None:
+            raise NotFound("the file is being replaced or removed")
+        return file, fd
+
+    def _open_exactly(self, file: File) -> int | None:
+        try:
+            fd = self._directory.open(file.root, file.path)
+        except OSError:
+            return None
+        status = os.fstat(fd)
+        if (status.st_size, status.st_mtime_ns) == (file.size, file.mtime_ns):
+            return fd
+        os.close(fd)
+        return None
+
+    async def read(self, fd: int, count: int, offset: int) -> bytes:
+        """Up to `count` bytes of an open file."""
+        return await self.run(os.pread, fd, count, offset)
+
+    async def metadata_file(self, path: str) -> tuple[File, bytes]:
+        """The wheel at ``path`` and its core metadata, byte for byte (PEP 658). Raises NotFound."""
+        file = await self.file(path)
+        if file.metadata_sha256 is None:
+            raise NotFound("this file has no core metadata of its own")
+        content = await self.run(self._metadata.get, file.metadata_sha256)
+        if content is None:
+            content = await self.run(self._extract, file)
+            if content is None or await self.run(self._metadata.put, content) != file.metadata_sha256:
+                raise NotFound("the core metadata of this file cannot be read")
+        return file, content
+
+    # Changes
+
+    def new_scratch(self) -> Scratch:
+        """Blocking. Raises NoSpace, Unavailable."""
+        try:
+            return self._directory.new_scratch()
+        except OSError as fault:
+            raise translate_os_error(fault) from fault
+
+    async def add(self, upload: Upload, scratch: Scratch, identity: Identity) -> None:
+        """Check and publish an upload; when this returns, every answer has it. See `Intake.add`."""
+        await self.run(self._intake.add, upload, scratch, identity)
+
+    async def remove(self, name: NormalizedName, version: str, identity: Identity) -> int:
+        """Delete the files of one release and bury their names; returns how many. Raises NotFound, Denied."""
+        await self._following.catch_up()
+        if name not in self._following.serials:
+            raise NotFound(f"{name} ({version}) is not here")
+        entry = await self._load(name)
+        files = [file for file in entry.by_path.values() if _is_version(file, version)]
+        if not files:
+            raise NotFound(f"{name} ({version}) is not here")
+        await self.run(self._remove, files)
+        _log.info("%s removed %s", identity.user or "anyone", ", ".join(file.path for file in files))
+        return len(files)
+
+    def _remove(self, files: Sequence[File]) -> None:
+        for file in files:
+            if not self._directory.may_delete(file.root, file.path):
+                raise Denied(f"{file.filename} lies in a directory that the server may not change")
+        with self._tree.lock:
+            self._catalog.remove(files, datetime.now(UTC))
+            try:
+                for file in files:
+                    self._directory.delete(file.root, file.path)
+            except OSError as fault:
+                raise translate_os_error(fault) from fault
+
+    # Reading what lies in the directories
+
+    async def _entry(self, name: NormalizedName, decision: Decision) -> Entry:
+        if decision.origin is not Origin.LOCAL:
+            raise NotFound(decision.reason)
+        entry = await self._load(name)
+        if not entry.project.files:
+            raise Unavailable(f"the files of {name} are still being copied or read", retry_after=1)
+        return entry
+
+    async def _load(self, name: NormalizedName) -> Entry:
+        serial = self._following.serials[name]
+        entry = self._cache.get(name, serial)
+        while entry is None or entry.project.serial < serial:
+            # A flight may have started before the change that brought us here.
+            entry = await self._flights.join(("load", name), lambda: self.run(self._read_project, name))
+            self._cache.put(name, entry)
+        return entry
+
+    def _read_project(self, name: NormalizedName) -> Entry:
+        serial, rows = self._catalog.project_files(name)
+        unread = [known for known in rows if known.file is None and self._reader.is_due(known)]
+        results = [(known, contents) for known in unread if (contents := self._reader.read(known))]
+        if results:
+            self._catalog.record(results)
+            serial, rows = self._catalog.project_files(name)
+        return build_entry(name, serial, rows, self._directory.roots)
+
+    async def _read_all(self) -> None:
+        """Read, in the background, what nobody asked for yet."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._has_unread.wait()
+            self._has_unread.clear()
+            try:
+                while remaining := await loop.run_in_executor(self._background, self._read_batch):
+                    if remaining < 0:
+                        await asyncio.sleep(_PENDING_SECONDS)
+            except Exception:
+                _log.exception("reading files failed; it is tried again")
+                await asyncio.sleep(1)
+                self._has_unread.set()
+
+    def _read_batch(self) -> int:
+        """Read some files; returns how many, 0 when all are read, -1 when the rest is not whole yet."""
+        unread = self._catalog.unread(_BATCH + self._reader.pending)
+        due = [known for known in unread if self._reader.is_due(known)][:_BATCH]
+        results = [(known, contents) for known in due if (contents := self._reader.read(known))]
+        if results:
+            self._catalog.record(results)
+            return len(results)
+        return -1 if unread else 0
+
+    async def _compare(self, paths: Sequence[tuple[str, str]] | None) -> None:
+        compare = self._tree.scan if paths is None else partial(self._tree.look, paths)
+        if await self.run(compare):
+            self._has_unread.set()
+
+    async def run(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Blocking work in a thread of the index."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *arguments))
+
+
+def _is_version(file: File, version: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return file.version == version or same_version(file.version, version)
+    return False

@@ -1,0 +1,77 @@
+"""Follows the catalog's serial, so that whatever any process acknowledged is in this one's next answer."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any, TypeVar
+
+from pypiserver_ng.catalog import Catalog, Change
+from pypiserver_ng.model import NormalizedName
+
+_T = TypeVar("_T")
+
+
+class Flights:
+    """Single flight: who asks for what is already under way waits for that."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[Hashable, asyncio.Task[Any]] = {}
+
+    async def join(self, key: Hashable, start: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        task = self._tasks.get(key)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(start())
+            self._tasks[key] = task
+            task.add_done_callback(partial(self._land, key))
+        # A client that leaves takes nobody else's answer with it.
+        result: _T = await asyncio.shield(task)
+        return result
+
+    def _land(self, key: Hashable, task: asyncio.Task[Any]) -> None:
+        del self._tasks[key]
+        if not task.cancelled():
+            task.exception()
+
+
+class Following:
+    """The projects that have files, by serial. Read and changed on the event loop only."""
+
+    def __init__(self, catalog: Catalog, threads: Executor, flights: Flights) -> None:
+        self._catalog = catalog
+        self._threads = threads
+        self._flights = flights
+        #: The serial of every project that has files.
+        self.serials: dict[NormalizedName, int] = {}
+        self.counts: dict[NormalizedName, int] = {}
+        #: The serial at which a project last came or went.
+        self.names_serial = 0
+        self._serial = 0
+        self._seen = -1
+
+    def is_current(self) -> bool:
+        """One comparison of two integers in memory."""
+        return self._catalog.shared.value == self._seen
+
+    async def catch_up(self) -> None:
+        # A flight may have started before the change that brought us here.
+        while not self.is_current():
+            await self._flights.join("changes", self._fetch)
+
+    async def _fetch(self) -> None:
+        seen = self._catalog.shared.value
+        loop = asyncio.get_running_loop()
+        changes: Awaitable[list[Change]] = loop.run_in_executor(
+            self._threads, self._catalog.changes_since, self._serial
+        )
+        for change in await changes:
+            self._serial = max(self._serial, change.serial)
+            if bool(change.files) is not (change.name in self.serials):
+                self.names_serial = change.serial
+            if change.files:
+                self.serials[change.name] = change.serial
+                self.counts[change.name] = change.files
+            else:
+                self.serials.pop(change.name, None)
+                self.counts.pop(change.name, None)
+        self._seen = seen

@@ -1,0 +1,128 @@
+"""The ordered checks of an upload, and its publication. Blocking code, called in threads.
+
+Bytes first, then one catalog transaction: the catalog never names a file that is not there.
+"""
+
+import hmac
+import logging
+from datetime import UTC, datetime
+
+from packaging.version import InvalidVersion, Version
+
+from pypiserver_ng.archive import inspect_upload
+from pypiserver_ng.catalog import Catalog, Contents, Presence
+from pypiserver_ng.errors import Conflict, Invalid
+from pypiserver_ng.filenames import parse_upload
+from pypiserver_ng.metadata import CoreMetadata, validate_metadata
+from pypiserver_ng.model import Digests, Identity, Kind, ParsedFilename, Upload, normalize_name
+from pypiserver_ng.storage import Directory, Exists, MetadataStore, Scratch, hash_stream, translate_os_error
+
+_log = logging.getLogger(__name__)
+
+_DIGEST_FIELDS = {"sha256_digest": "sha256", "md5_digest": "md5", "blake2_256_digest": "blake2b_256"}
+
+
+class Intake:
+    def __init__(self, catalog: Catalog, directory: Directory, metadata: MetadataStore, *, overwrite: bool) -> None:
+        self._catalog = catalog
+        self._directory = directory
+        self._metadata = metadata
+        self._overwrite = overwrite
+
+    def add(self, upload: Upload, scratch: Scratch, identity: Identity) -> None:
+        """Publish one finished scratch file. The same bytes again are a success.
+
+        Raises Invalid, Conflict, NoSpace or Unavailable; then nothing was stored.
+        """
+        digests = scratch.digests()
+        _check_digests(upload, digests)
+        parsed = parse_upload(upload.filename)
+        _check_form(upload, parsed)
+        if self._is_here(parsed.filename, digests):
+            return
+        raw = inspect_upload(scratch.path, parsed)
+        metadata = validate_metadata(raw, parsed)
+        try:
+            self._publish(parsed, scratch, self._describe(digests, parsed, metadata, raw), identity)
+        except OSError as fault:
+            raise translate_os_error(fault) from fault
+
+    def _is_here(self, filename: str, digests: Digests) -> bool:
+        """True when the same bytes already have this name. Raises Conflict when other bytes have or had it."""
+        if self._overwrite:
+            return False
+        for known in self._catalog.files_named(filename):
+            here = self._hash(known.presence)
+            if here is not None:
+                _expect_same(filename, here, digests.sha256)
+                return True
+        buried = self._catalog.tombstone(filename)
+        if buried is not None and buried != digests.sha256:
+            raise Conflict(
+                f"File already exists: {filename} was deleted here, and its name takes no other bytes; "
+                "upload a new version"
+            )
+        return False
+
+    def _hash(self, presence: Presence) -> str | None:
+        try:
+            fd = self._directory.open(presence.root, presence.path)
+        except OSError:
+            return None
+        with open(fd, "rb", buffering=0) as stream:  # noqa: PTH123 - a descriptor, not a path
+            return hash_stream(stream).sha256
+
+    def _describe(self, digests: Digests, parsed: ParsedFilename, metadata: CoreMetadata, raw: bytes) -> Contents:
+        return Contents(
+            digests,
+            requires_python=metadata.requires_python,
+            summary=metadata.summary,
+            metadata_sha256=self._metadata.put(raw) if parsed.kind is Kind.WHEEL else None,
+        )
+
+    def _publish(self, parsed: ParsedFilename, scratch: Scratch, contents: Contents, identity: Identity) -> None:
+        try:
+            seen = self._directory.publish(scratch, parsed.filename, overwrite=self._overwrite)
+        except Exists:
+            # Another upload of this name was quicker; it may not be in the catalog yet.
+            presence = Presence(self._directory.roots[0], parsed.filename, parsed, 0, 0)
+            _expect_same(parsed.filename, self._hash(presence), contents.digests.sha256)
+            found = self._directory.look(presence.root, presence.path)
+            if found is None:
+                raise Conflict(f"File already exists: {parsed.filename} was deleted just now; try again") from None
+            seen = found
+        presence = Presence(seen.root, seen.path, parsed, seen.size, seen.mtime_ns)
+        self._catalog.add_upload(presence, contents, datetime.now(UTC), identity.user)
+        _log.info("stored %s from %s", parsed.filename, identity.user or "anyone")
+
+
+def _expect_same(filename: str, here: str | None, sha256: str) -> None:
+    if here != sha256:
+        raise Conflict(
+            f"File already exists: {filename} is here with other bytes; upload a new version, "
+            "or start the server with --overwrite"
+        )
+
+
+def _check_digests(upload: Upload, found: Digests) -> None:
+    for field, attribute in _DIGEST_FIELDS.items():
+        declared = upload.digests.get(field)
+        actual: str = getattr(found, attribute)
+        if declared and not hmac.compare_digest(declared.strip().lower().encode(), actual.encode()):
+            raise Invalid(f"{field} does not match the file: the form says {declared[:64]!a}, the bytes say {actual}")
+
+
+def _check_form(upload: Upload, parsed: ParsedFilename) -> None:
+    if upload.name and normalize_name(upload.name) != parsed.name:
+        raise Invalid(f"the form says project {upload.name[:100]!a}, the filename says {parsed.name!r}")
+    if upload.version and not same_version(upload.version, parsed.version):
+        raise Invalid(f"the form says version {upload.version[:100]!a}, the filename says {parsed.version!r}")
+    if upload.filetype and upload.filetype != parsed.kind:
+        raise Invalid(f"the form says filetype {upload.filetype[:50]!a}, but {parsed.filename} is a {parsed.kind}")
+
+
+def same_version(one: str, other: str) -> bool:
+    try:
+        return Version(one) == Version(other)
+    except (InvalidVersion, ValueError):
+        return False

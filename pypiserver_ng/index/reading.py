@@ -1,0 +1,102 @@
+"""Reads files that lie in the package directories: digests, core metadata, and whether they are whole.
+
+Blocking code, called in threads.
+"""
+
+import logging
+import os
+import time
+
+from pypiserver_ng.archive import inspect_found
+from pypiserver_ng.catalog import Contents, Known, Presence
+from pypiserver_ng.errors import Invalid
+from pypiserver_ng.metadata import parse_metadata
+from pypiserver_ng.model import Kind
+from pypiserver_ng.storage import Directory, MetadataStore, hash_stream, is_being_written
+
+_log = logging.getLogger(__name__)
+
+#: A file whose end is missing and that nobody seems to write is taken for broken, not for a copy in progress,
+#: once it has been left alone this long.
+_ABANDONED_SECONDS = 5.0
+#: How long a file that was not whole is left alone before it is looked at again.
+_RETRY_SECONDS = 0.25
+
+
+class Reader:
+    def __init__(self, directory: Directory, metadata: MetadataStore) -> None:
+        self._directory = directory
+        self._metadata = metadata
+        self._started = time.time()
+        # Files that were not whole, by id: what was seen of them, and when to look again (monotonic).
+        self._pending: dict[int, tuple[Presence, float]] = {}
+
+    @property
+    def pending(self) -> int:
+        """How many files were not whole when they were last looked at."""
+        return len(self._pending)
+
+    def is_due(self, known: Known) -> bool:
+        """False for a file that was found incomplete a moment ago."""
+        presence, due = self._pending.get(known.id, (None, 0.0))
+        return presence != known.presence or time.monotonic() >= due
+
+    def read(self, known: Known) -> Contents | None:
+        """What the bytes tell, or None while the file is not whole, changes under our eyes, or is gone."""
+        try:
+            contents = self._read(known)
+        except FileNotFoundError:
+            self._pending.pop(known.id, None)
+            return None
+        except OSError as fault:
+            # It may be readable in a moment; a scan forgets it when it is gone.
+            _log.warning("cannot read %s: %s", known.presence.path, fault.strerror)
+            contents = None
+        if contents is None:
+            self._pending[known.id] = (known.presence, time.monotonic() + _RETRY_SECONDS)
+        else:
+            self._pending.pop(known.id, None)
+        return contents
+
+    def _read(self, known: Known) -> Contents | None:
+        presence = known.presence
+        fd = self._directory.open(presence.root, presence.path)
+        with open(fd, "rb", buffering=0) as stream:  # noqa: PTH123 - a descriptor, not a path
+            before = os.fstat(fd)
+            if (before.st_size, before.st_mtime_ns) != (presence.size, presence.mtime_ns):
+                return None
+            found = inspect_found(self._directory.locate(presence.root, presence.path), presence.parsed)
+            sound = found.complete and not found.problem and presence.parsed.kind is not Kind.SIGNATURE
+            if not sound and is_being_written(fd):
+                return None
+            if not found.complete and not self._is_abandoned(before):
+                return None
+            digests = hash_stream(stream)
+            after = os.fstat(fd)
+        if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+            return None
+        problem = found.problem if found.complete else "the end of the file is missing"
+        if problem:
+            _log.warning("%s cannot be opened, it is listed without metadata: %s", presence.path, problem)
+        return self._describe(Contents(digests, problem=problem), presence, found.metadata)
+
+    def _is_abandoned(self, status: os.stat_result) -> bool:
+        touched = max(status.st_mtime, status.st_ctime)
+        return touched < self._started or time.time() - touched > _ABANDONED_SECONDS
+
+    def _describe(self, contents: Contents, presence: Presence, raw: bytes | None) -> Contents:
+        if raw is None:
+            return contents
+        try:
+            metadata = parse_metadata(raw)
+        except Invalid as fault:
+            _log.warning("%s is listed without metadata: %s", presence.path, fault.message)
+            return Contents(contents.digests, problem=contents.problem or fault.message)
+        return Contents(
+            contents.digests,
+            requires_python=metadata.requires_python,
+            summary=metadata.summary,
+            # Only a wheel's metadata is final; an sdist's may change when it is built.
+            metadata_sha256=self._metadata.put(raw) if presence.parsed.kind is Kind.WHEEL else None,
+            problem=contents.problem,
+        )

@@ -1,0 +1,162 @@
+"""Facts become the bytes of the simple repository API: HTML and JSON, compressed forms, ETags, headers.
+
+The only renderer of `/simple/`. Pages are a pure function of facts and never depend on who asks: the same
+facts give the same bytes. File URLs are relative, so pages survive a path prefix, a proxy and https.
+Specification: the simple repository API, versions 1.0 to 1.4 (PEP 503, 629, 691, 700, 714, 592, 658).
+"""
+
+import gzip
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from html import escape
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from pypiserver_ng.model import Body, File, NormalizedName, Project
+
+API_VERSION = "1.4"
+
+JSON_TYPE = "application/vnd.pypi.simple.v1+json"
+HTML_TYPE = "application/vnd.pypi.simple.v1+html"
+PLAIN_HTML_TYPE = "text/html"
+#: What a page is served as, the richest first.
+MEDIA_TYPES = (JSON_TYPE, HTML_TYPE, PLAIN_HTML_TYPE)
+
+IDENTITY = "identity"
+GZIP = "gzip"
+
+#: Below this many bytes compression costs more than it saves.
+_WORTH_COMPRESSING = 512
+
+# Nothing on these pages runs, submits or loads anything but the one stylesheet.
+_CONTENT_SECURITY = b"default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+
+def render_project(project: Project, media_type: str) -> bytes:
+    """One project's page: every file once, in the order of `project.files`."""
+    return _project_json(project) if media_type == JSON_TYPE else _project_html(project)
+
+
+def render_root(names: Sequence[NormalizedName], media_type: str) -> bytes:
+    """The list of all projects; `names` sorted and unique."""
+    return _root_json(names) if media_type == JSON_TYPE else _root_html(names)
+
+
+def make_body(content: bytes, media_type: str, coding: str, *, private: bool) -> Body:
+    """Compress if asked, and prepare both header lists. A tiny page stays as it is in every coding."""
+    compress = coding == GZIP and len(content) >= _WORTH_COMPRESSING
+    sent = gzip.compress(content, compresslevel=6, mtime=0) if compress else content
+    # A strong validator differs for each representation and content coding (RFC 9110, 8.8.1).
+    tag = hashlib.sha256(b"%s\0%s\0%s" % (media_type.encode(), b"gzip" if compress else b"", content))
+    etag = b'"%s"' % tag.hexdigest()[:32].encode()
+    shared = [
+        (b"etag", etag),
+        (b"cache-control", b"private, no-cache" if private else b"no-cache"),
+        (b"vary", b"Accept, Accept-Encoding"),
+    ]
+    charset = b"" if media_type == JSON_TYPE else b"; charset=utf-8"
+    headers = [
+        (b"content-type", media_type.encode() + charset),
+        (b"content-length", b"%d" % len(sent)),
+        *shared,
+        (b"x-content-type-options", b"nosniff"),
+    ]
+    if compress:
+        headers.append((b"content-encoding", b"gzip"))
+    if media_type != JSON_TYPE:
+        headers.append((b"content-security-policy", _CONTENT_SECURITY))
+    return Body(sent, etag, headers, shared)
+
+
+def file_url(file: File, prefix: str) -> str:
+    """The URL path of a file below `prefix`, percent-encoded (RFC 3986)."""
+    return f"{prefix}packages/{quote(file.path)}"
+
+
+def format_time(moment: datetime) -> str:
+    """``yyyy-mm-ddThh:mm:ss.ffffffZ`` (PEP 700)."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _project_json(project: Project) -> bytes:
+    return msgspec.json.encode(
+        {
+            "meta": {"api-version": API_VERSION},
+            "name": project.name,
+            "versions": _versions(project.files),
+            "files": [_file_json(file) for file in project.files],
+        }
+    )
+
+
+def _versions(files: Iterable[File]) -> list[str]:
+    return list(dict.fromkeys(file.version for file in files if file.version))
+
+
+def _file_json(file: File) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "filename": file.filename,
+        "url": file_url(file, "../../"),
+        "hashes": {"sha256": file.digests.sha256},
+        "size": file.size,
+        "upload-time": format_time(file.upload_time),
+        "core-metadata": {"sha256": file.metadata_sha256} if file.metadata_sha256 else False,
+        "yanked": (file.yanked_reason or True) if file.yanked else False,
+    }
+    if file.requires_python:
+        entry["requires-python"] = file.requires_python
+    if file.has_signature:
+        entry["gpg-sig"] = True
+    return entry
+
+
+def _root_json(names: Sequence[NormalizedName]) -> bytes:
+    return msgspec.json.encode({"meta": {"api-version": API_VERSION}, "projects": [{"name": name} for name in names]})
+
+
+def _html(title: str, base: str, lines: Iterable[str]) -> bytes:
+    heading = escape(title)
+    return "\n".join(
+        (
+            "<!DOCTYPE html>",
+            '<html lang="en">',
+            "<head>",
+            '<meta charset="utf-8">',
+            f'<meta name="pypi:repository-version" content="{API_VERSION}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="color-scheme" content="light dark">',
+            f'<link rel="stylesheet" href="{base}-/style.css">',
+            f"<title>{heading}</title>",
+            "</head>",
+            '<body class="simple">',
+            f"<h1>{heading}</h1>",
+            *lines,
+            "</body>",
+            "</html>\n",
+        )
+    ).encode()
+
+
+def _project_html(project: Project) -> bytes:
+    return _html(f"Links for {project.name}", "../../", map(_anchor, project.files))
+
+
+def _anchor(file: File) -> str:
+    attributes = ""
+    if file.requires_python:
+        attributes += f' data-requires-python="{escape(file.requires_python)}"'
+    if file.metadata_sha256:
+        attributes += f' data-core-metadata="sha256={file.metadata_sha256}"'
+    if file.has_signature:
+        attributes += ' data-gpg-sig="true"'
+    if file.yanked:
+        attributes += f' data-yanked="{escape(file.yanked_reason or "")}"'
+    href = f"{escape(file_url(file, '../../'))}#sha256={file.digests.sha256}"
+    return f'<a href="{href}"{attributes}>{escape(file.filename)}</a><br>'
+
+
+def _root_html(names: Sequence[NormalizedName]) -> bytes:
+    return _html("Simple index", "../", (f'<a href="{name}/">{name}</a><br>' for name in names))

@@ -1,0 +1,21 @@
+"""Where bytes live: the package directories and the scratch beside them.
+
+Nothing here knows what a file means. Publishing never overwrites unless it is told to, and what was published
+is durable: bytes, then the name, each flushed to the disk.
+"""
+
+from pypiserver_ng.storage.directory import Directory, Exists, Seen, is_being_written, translate_os_error
+from pypiserver_ng.storage.scratch import Scratch, hash_stream
+from pypiserver_ng.storage.sidecar import MetadataStore, make_private_directory
+
+__all__ = [
+    "Directory",
+    "Exists",
+    "MetadataStore",
+    "Scratch",
+    "Seen",
+    "hash_stream",
+    "is_being_written",
+    "make_private_directory",
+    "translate_os_error",
+]

@@ -1,0 +1,223 @@
+"""The package directories: scanned, opened, published into.
+
+Every path that is opened comes from a scan or from a checked filename, never from a URL.
+"""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pypiserver_ng.errors import Failure, NoSpace, Unavailable
+from pypiserver_ng.storage.scratch import Scratch, sweep_scratch
+
+_log = logging.getLogger(__name__)
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+class Exists(Exception):  # noqa: N818 - an outcome, not a fault
+    """The name is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One regular file below a package directory; `path` is relative, with ``/``."""
+
+    root: str
+    path: str
+    size: int
+    mtime_ns: int
+
+    @property
+    def filename(self) -> str:
+        return self.path.rpartition("/")[2]
+
+
+class Directory:
+    """Several package directories; uploads go flat into the first."""
+
+    def __init__(self, roots: Sequence[Path], state_dir: Path) -> None:
+        #: Absolute, in order of priority.
+        self.roots = tuple(os.path.abspath(root) for root in roots)  # noqa: PTH100 - links stay as given
+        self._scratch = self._place_scratch(state_dir)
+        self._mode = 0o666 & ~_umask()
+
+    def _place_scratch(self, state_dir: Path) -> Path:
+        # A hard link cannot leave its mount, so scratch must share the first directory's.
+        first = Path(self.roots[0])
+        scratch = state_dir / "scratch"
+        _make_scratch(scratch)
+        if not _can_link(scratch, first):
+            scratch = first / ".pypiserver-ng-scratch"
+            _make_scratch(scratch)
+        return scratch
+
+    def scan(self) -> tuple[list[Seen], list[tuple[str, str]]]:
+        """Every regular file whose path has no dot name, and the directories that could not be read.
+
+        A directory is given as (root, path with ``/`` at its end). What lies below one that could not be read
+        is unknown, not gone.
+        """
+        seen: list[Seen] = []
+        failed: list[tuple[str, str]] = []
+        for root in self.roots:
+            todo = [""]
+            while todo:
+                directory = todo.pop()
+                try:
+                    todo.extend(_list(root, directory, seen))
+                except OSError as fault:
+                    failed.append((root, directory))
+                    _log.warning("cannot read directory %s: %s", directory or root, fault.strerror)
+        return seen, failed
+
+    def look(self, root: str, path: str) -> Seen | None:
+        """The file as it is now, or None when it is gone."""
+        try:
+            status = os.stat(f"{root}/{path}")  # noqa: PTH116 - a stat result, without a Path on the way
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return _seen(root, path, status) if stat.S_ISREG(status.st_mode) else None
+
+    def locate(self, root: str, path: str) -> Path:
+        return Path(root, path)
+
+    def open(self, root: str, path: str) -> int:
+        """A descriptor for reading. Raises OSError; a link to a file is followed."""
+        fd = os.open(f"{root}/{path}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise FileNotFoundError(errno.ENOENT, "not a regular file", path)
+        return fd
+
+    def new_scratch(self) -> Scratch:
+        return Scratch(self._scratch)
+
+    def publish(self, scratch: Scratch, filename: str, *, overwrite: bool) -> Seen:
+        """Give the finished bytes their name in the first directory, durably. Raises Exists, OSError."""
+        root = self.roots[0]
+        target = f"{root}/{filename}"
+        os.fchmod(scratch.fd, self._mode)
+        os.fsync(scratch.fd)
+        if overwrite:
+            scratch.path.replace(target)
+        else:
+            self._link(scratch, target)
+        _sync_directory(root)
+        return _seen(root, filename, os.fstat(scratch.fd))
+
+    def _link(self, scratch: Scratch, target: str) -> None:
+        try:
+            os.link(scratch.path, target, follow_symlinks=False)
+        except FileExistsError:
+            raise Exists from None
+        except OSError as fault:
+            if fault.errno not in _NO_LINKS:
+                raise
+            # No hard links here: an empty file takes the name, then the bytes take its place.
+            try:
+                os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self._mode))
+            except FileExistsError:
+                raise Exists from None
+            scratch.path.replace(target)
+
+    def delete(self, root: str, path: str) -> None:
+        """Remove the name, durably; harmless when it is gone."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{root}/{path}")  # noqa: PTH108
+        _sync_directory(os.path.dirname(f"{root}/{path}"))  # noqa: PTH120
+
+    def may_delete(self, root: str, path: str) -> bool:
+        return os.access(os.path.dirname(f"{root}/{path}"), os.W_OK | os.X_OK)  # noqa: PTH120
+
+
+def is_being_written(fd: int) -> bool:
+    """Whether another process has the file open for writing.
+
+    A read lease is granted only when nobody does. Where leases do not exist (another system, a network file
+    system, another owner) the answer is False, and only the file's age can tell.
+    """
+    lease = getattr(fcntl, "F_SETLEASE", None)
+    if lease is None:
+        return False
+    try:
+        fcntl.fcntl(fd, lease, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    fcntl.fcntl(fd, lease, fcntl.F_UNLCK)
+    return False
+
+
+def translate_os_error(fault: OSError) -> Failure:
+    """What a failed write means to the client that asked for it."""
+    if fault.errno in _NO_SPACE:
+        return NoSpace("no space is left on the server's disk; nothing was stored")
+    _log.error("writing failed: %s", fault)
+    return Unavailable("the server cannot write just now; nothing was stored", retry_after=30)
+
+
+def _list(root: str, directory: str, seen: list[Seen]) -> Iterator[str]:
+    subdirectories = []
+    with os.scandir(f"{root}/{directory}") as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                subdirectories.append(f"{directory}{entry.name}/")
+                continue
+            # A dangling link, or a file that went while we looked.
+            with contextlib.suppress(OSError):
+                status = entry.stat()
+                if stat.S_ISREG(status.st_mode):
+                    seen.append(_seen(root, directory + entry.name, status))
+    return iter(subdirectories)
+
+
+def _seen(root: str, path: str, status: os.stat_result) -> Seen:
+    return Seen(root, path, status.st_size, status.st_mtime_ns)
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _make_scratch(scratch: Path) -> None:
+    # Where it cannot be made, uploads are refused and everything else works.
+    with contextlib.suppress(OSError):
+        scratch.mkdir(mode=0o700, exist_ok=True)
+        if swept := sweep_scratch(scratch):
+            _log.info("swept %d unfinished files", swept)
+
+
+def _can_link(scratch: Path, target: Path) -> bool:
+    """False only when the two lie on different mounts; other faults show when something is published."""
+    probe = target / f".pypiserver-ng-{secrets.token_hex(8)}"
+    try:
+        with tempfile.NamedTemporaryFile(dir=scratch) as file:
+            os.link(file.name, probe)
+        probe.unlink()
+    except OSError as fault:
+        return fault.errno != errno.EXDEV
+    return True
+
+
+def _umask() -> int:
+    # The only portable way to read it is to set it; this runs before any thread writes files.
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,88 @@
+"""Files in the making: written and hashed in one pass, invisible until they are published."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+from pypiserver_ng.model import Digests
+
+_BLOCK = 1 << 20
+
+
+class Hasher:
+    """The three digests that clients and the JSON API speak of."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._blake2b = hashlib.blake2b(digest_size=32)
+
+    def update(self, block: bytes | memoryview) -> None:
+        self._sha256.update(block)
+        self._md5.update(block)
+        self._blake2b.update(block)
+
+    def digests(self) -> Digests:
+        return Digests(self._sha256.hexdigest(), self._md5.hexdigest(), self._blake2b.hexdigest())
+
+
+def hash_stream(stream: BinaryIO) -> Digests:
+    """Digests of everything from the stream's position to its end."""
+    hasher = Hasher()
+    buffer = memoryview(bytearray(_BLOCK))
+    while count := stream.readinto(buffer):  # type: ignore[attr-defined]
+        hasher.update(buffer[:count])
+    return hasher.digests()
+
+
+class Scratch:
+    """One file in the making. Its lock tells a sweep that somebody still owns it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / secrets.token_hex(16)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self.fd = os.open(self.path, flags, 0o600)
+        fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.size = 0
+        self._hasher = Hasher()
+
+    def write(self, block: bytes | bytearray) -> None:
+        view = memoryview(block)
+        self._hasher.update(view)
+        self.size += len(view)
+        while view:
+            view = view[os.write(self.fd, view) :]
+
+    def digests(self) -> Digests:
+        return self._hasher.digests()
+
+    def discard(self) -> None:
+        """Remove the file; harmless when it was published or discarded before."""
+        if self.fd >= 0:
+            with contextlib.suppress(FileNotFoundError):
+                self.path.unlink()
+            os.close(self.fd)
+            self.fd = -1
+
+
+def sweep_scratch(directory: Path) -> int:
+    """Remove what dead processes left behind; returns how many files that were."""
+    removed = 0
+    for path in directory.iterdir():
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                status = os.fstat(fd)
+                # An empty file this young may belong to a process that is about to lock it.
+                if status.st_size or time.time() - status.st_mtime > 1:
+                    path.unlink()
+                    removed += 1
+            finally:
+                os.close(fd)
+    return removed

@@ -1,0 +1,256 @@
+"""What every surface shares of HTTP: headers, negotiation, conditionals, and the one table from failure to status.
+
+Specification: RFC 9110 (semantics), RFC 9111 (caching), and the simple repository API's version and format
+selection.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from urllib.parse import parse_qs
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from pypiserver_ng import pages
+from pypiserver_ng.errors import (
+    Conflict,
+    Denied,
+    Failure,
+    Invalid,
+    NoSpace,
+    NotFound,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    UpstreamFailed,
+)
+from pypiserver_ng.model import Body
+
+_log = logging.getLogger(__name__)
+
+Headers = list[tuple[bytes, bytes]]
+
+_STATUS: dict[type[Failure], tuple[int, str]] = {
+    Invalid: (400, "Bad Request"),
+    Unauthenticated: (401, "Unauthorized"),
+    Denied: (403, "Forbidden"),
+    NotFound: (404, "Not Found"),
+    Conflict: (409, "Conflict"),
+    TooLarge: (413, "Content Too Large"),
+    UpstreamFailed: (502, "Bad Gateway"),
+    Unavailable: (503, "Service Unavailable"),
+    NoSpace: (507, "Insufficient Storage"),
+}
+
+_LATEST = {
+    "application/vnd.pypi.simple.latest+json": pages.JSON_TYPE,
+    "application/vnd.pypi.simple.latest+html": pages.HTML_TYPE,
+}
+_OFFERED = {media_type: media_type for media_type in pages.MEDIA_TYPES} | _LATEST
+_MEDIA_RANGE = re.compile(r"\A\s*([A-Za-z0-9!#$&^_.+*-]+)/([A-Za-z0-9!#$&^_.+*-]+)\s*(?:;(.*))?\Z", re.DOTALL)
+_QUALITY = re.compile(r"(?:\A|;)\s*[qQ]\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s*(?:;|\Z)")
+_BAD_QUALITY = re.compile(r"(?:\A|;)\s*[qQ]\s*=")
+_ENTITY_TAG = re.compile(rb'(?:W/)?("[^"]*")|(\*)')
+_LONGEST_MESSAGE = 1000
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The first value of a request header, given in lower case."""
+    for key, value in scope["headers"]:
+        if key == name:
+            result: bytes = value
+            return result
+    return None
+
+
+def query_value(scope: Scope, name: str) -> str:
+    """The last value of a query parameter, or an empty text."""
+    values = parse_qs(scope["query_string"].decode("latin-1")).get(name)
+    return values[-1] if values else ""
+
+
+@lru_cache(maxsize=512)
+def negotiate(accept: bytes | None, query: bytes) -> str | None:
+    """The media type of a simple page, or None when nothing that is offered is acceptable.
+
+    `?format=` beats `Accept`. Without a preference the answer is text/html, as clients that parse HTML send ``*/*``
+    or nothing at all; among equals the richest explicit type wins.
+    """
+    if query and (wanted := parse_qs(query.decode("latin-1")).get("format")):
+        return _OFFERED.get(wanted[-1].strip().lower())
+    ranges = _parse_accept(accept.decode("latin-1")) if accept else []
+    if not ranges:
+        return pages.PLAIN_HTML_TYPE
+    best: tuple[float, int, int] = (0.0, 0, 0)
+    chosen = None
+    for name, served in _OFFERED.items():
+        quality, specificity = _weigh(name, ranges)
+        # For a bare */* plain HTML comes first, else the order of MEDIA_TYPES.
+        order = 0 if specificity == 1 and served == pages.PLAIN_HTML_TYPE else 1 + pages.MEDIA_TYPES.index(served)
+        candidate = (quality, specificity, -order)
+        if quality > 0 and (chosen is None or candidate > best):
+            best, chosen = candidate, served
+    return chosen
+
+
+def _parse_accept(accept: str) -> list[tuple[str, str, float]]:
+    ranges = []
+    for part in accept.split(","):
+        match = _MEDIA_RANGE.match(part)
+        if match is None:
+            continue  # a malformed range is skipped
+        parameters = match[3] or ""
+        quality = _QUALITY.search(parameters)
+        if quality is None and _BAD_QUALITY.search(parameters):
+            continue
+        ranges.append((match[1].lower(), match[2].lower(), float(quality[1]) if quality else 1.0))
+    return ranges
+
+
+def _weigh(name: str, ranges: Sequence[tuple[str, str, float]]) -> tuple[float, int]:
+    """Quality and specificity (3 exact, 2 type/*, 1 */*) of the most specific range that fits."""
+    main, _, sub = name.partition("/")
+    best = (0, 0.0)
+    for range_main, range_sub, quality in ranges:
+        if (range_main, range_sub) == (main, sub):
+            specificity = 3
+        elif (range_main, range_sub) == (main, "*"):
+            specificity = 2
+        elif (range_main, range_sub) == ("*", "*"):
+            specificity = 1
+        else:
+            continue
+        best = max(best, (specificity, quality))
+    return best[1], best[0]
+
+
+@lru_cache(maxsize=512)
+def choose_coding(accept_encoding: bytes | None) -> str:
+    """Gzip where the client takes it, else identity."""
+    qualities: dict[str, float] = {}
+    for part in (accept_encoding or b"").decode("latin-1").lower().split(","):
+        name, _, parameters = part.partition(";")
+        quality = _QUALITY.search(parameters)
+        if parameters.strip() and quality is None and _BAD_QUALITY.search(parameters):
+            continue
+        qualities[name.strip()] = float(quality[1]) if quality else 1.0
+    return pages.GZIP if qualities.get("gzip", qualities.get("*", 0.0)) > 0 else pages.IDENTITY
+
+
+def not_acceptable() -> HTTPException:
+    return HTTPException(
+        406, f"this page is offered as {', '.join(pages.MEDIA_TYPES)}", headers={"vary": "Accept, Accept-Encoding"}
+    )
+
+
+def matches(if_none_match: bytes, etag: bytes) -> bool:
+    """Weak comparison of a list of entity tags, or ``*`` (RFC 9110, 13.1.2)."""
+    return any(tag == etag or star for tag, star in _ENTITY_TAG.findall(if_none_match))
+
+
+async def send_page(scope: Scope, send: Send, body: Body) -> None:
+    """A ready page: 304 when the client has it already."""
+    if_none_match = header(scope, b"if-none-match")
+    if if_none_match is not None and matches(if_none_match, body.etag):
+        await send({"type": "http.response.start", "status": 304, "headers": body.not_modified})
+        await send({"type": "http.response.body"})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": body.headers})
+    await send({"type": "http.response.body", "body": body.content})
+
+
+async def send_text(send: Send, status: int, text: str, headers: Headers | None = None) -> None:
+    await send_bytes(send, status, text.encode(), b"text/plain; charset=utf-8", headers)
+
+
+async def send_bytes(
+    send: Send, status: int, content: bytes, content_type: bytes, headers: Headers | None = None, reason: str = ""
+) -> None:
+    """A whole answer. `reason` becomes the HTTP reason phrase, the only text some upload tools show."""
+    start: Headers = [
+        (b"content-type", content_type),
+        (b"content-length", b"%d" % len(content)),
+        (b"x-content-type-options", b"nosniff"),
+        *(headers or []),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": start, "reason": reason})
+    await send({"type": "http.response.body", "body": content})
+
+
+async def redirect(scope: Scope, send: Send, target: str) -> None:
+    """302 to `target`, a path below the index's own root, as a relative reference; the query is kept."""
+    here: str = scope["path"][len(scope.get("root_path", "")) + 1 :]
+    location = ("../" * here.count("/") + target).encode() or b"./"
+    await send_redirect(scope, send, location)
+
+
+async def send_redirect(scope: Scope, send: Send, location: bytes) -> None:
+    if scope["query_string"]:
+        location += b"?" + scope["query_string"]
+    # Never 301 or 308: pip keeps those for ever, and what is not here now may be here later.
+    headers: Headers = [(b"location", location), (b"cache-control", b"no-cache"), (b"content-length", b"0")]
+    await send({"type": "http.response.start", "status": 302, "headers": headers})
+    await send({"type": "http.response.body"})
+
+
+class FailureAnswer(Response):
+    """A failure as an ASGI answer: one line of text, or JSON for clients that ask for it."""
+
+    def __init__(self, status: int, title: str, message: str, headers: Headers | None = None) -> None:
+        super().__init__(status_code=status)
+        self._title = title
+        self._message = " ".join(message.split())[:_LONGEST_MESSAGE]
+        self._extra = headers or []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers: Headers = [*self._extra, (b"cache-control", b"no-store")]
+        status = self.status_code
+        reason = f"{self._title}: {self._message}" if scope["method"] == "POST" else self._title
+        if _wants_json(header(scope, b"accept")):
+            problem = {
+                "code": self._title.lower().replace(" ", "_"),
+                "title": f"{status} {self._title}",
+                "message": self._message,
+            }
+            content = json.dumps(problem).encode()
+            await send_bytes(send, status, content, b"application/json", headers, reason)
+        else:
+            content = f"{self._message}\n".encode()
+            await send_bytes(send, status, content, b"text/plain; charset=utf-8", headers, reason)
+
+
+def answer_failure(_request: Request, failure: Exception) -> FailureAnswer:
+    """The one table from the domain's failures to HTTP."""
+    assert isinstance(failure, Failure)
+    status, title = next(_STATUS[kind] for kind in type(failure).__mro__ if kind in _STATUS)
+    headers: Headers = []
+    if status == 401:
+        headers.append((b"www-authenticate", b'Basic realm="pypi"'))
+    if failure.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % failure.retry_after))
+    return FailureAnswer(status, title, failure.message, headers)
+
+
+def answer_http_exception(_request: Request, fault: Exception) -> FailureAnswer:
+    """What the router refuses: 404, 405 with Allow, and our own 406."""
+    assert isinstance(fault, HTTPException)
+    headers = [(name.lower().encode(), value.encode()) for name, value in (fault.headers or {}).items()]
+    title = {404: "Not Found", 405: "Method Not Allowed", 406: "Not Acceptable"}.get(fault.status_code, "Error")
+    return FailureAnswer(fault.status_code, title, fault.detail, headers)
+
+
+def answer_fault(_request: Request, _fault: Exception) -> FailureAnswer:
+    """A fault of ours: logged with its traceback by the server, one line for the client."""
+    return FailureAnswer(500, "Internal Server Error", "the server made a mistake; its log says more")
+
+
+def _wants_json(accept: bytes | None) -> bool:
+    ranges = _parse_accept(accept.decode("latin-1")) if accept else []
+    json_quality, json_specificity = _weigh("application/json", ranges)
+    text_quality, _ = _weigh("text/plain", ranges)
+    return json_specificity == 3 and json_quality > 0 and json_quality >= text_quality

@@ -1,0 +1,163 @@
+"""`/pypi/<project>/json` and its kin: facts in the shape of the public index's JSON API.
+
+Read by pip-tools, poetry, renovate-like tools and MicroPython. File URLs are absolute and equal to what the simple
+page's links resolve to, because pip-tools matches them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from packaging.version import InvalidVersion, Version
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from pypiserver_ng.auth import Gate
+from pypiserver_ng.errors import NotFound
+from pypiserver_ng.filenames import sort_key
+from pypiserver_ng.index import Index
+from pypiserver_ng.metadata import CoreMetadata
+from pypiserver_ng.model import Action, File, Kind, Project, is_project_name, normalize_name
+from pypiserver_ng.pages import file_url, format_time
+from pypiserver_ng.web import http
+from pypiserver_ng.web.forwarded import base_url
+
+
+class ProjectJson:
+    """GET /pypi/<project>/json, /pypi/<project>/<version>/json and /<project>/json."""
+
+    def __init__(self, index: Index, gate: Gate) -> None:
+        self._index = index
+        self._gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._gate.authorize(Action.LIST, http.header(scope, b"authorization"))
+        asked: str = scope["path_params"]["project"]
+        if not is_project_name(asked):
+            raise NotFound(f"{asked[:100]!a} is not a project name")
+        project = await self._index.project(normalize_name(asked))
+        wanted: str | None = scope["path_params"].get("version")
+        version = newest_version(project) if wanted is None else find_version(project, wanted)
+        metadata = await self._index.core_metadata(representative(project, version))
+        answer = _describe(project, version, metadata, base_url(scope), with_releases=wanted is None)
+        headers: http.Headers = [(b"cache-control", b"no-cache"), (b"vary", b"Host")]
+        await http.send_bytes(send, 200, msgspec.json.encode(answer), b"application/json", headers)
+
+
+def newest_version(project: Project) -> str:
+    """The newest final version, or the newest at all."""
+    versions = [file.version for file in project.files]
+    return next((version for version in reversed(versions) if _is_final(version)), versions[-1])
+
+
+def find_version(project: Project, wanted: str) -> str:
+    """The version as the project spells it. Raises NotFound."""
+    for file in project.files:
+        if file.version == wanted or (wanted and sort_key(file.version)[:2] == sort_key(wanted)[:2]):
+            return file.version
+    raise NotFound(f"{project.name} {wanted[:100]!a} is not here")
+
+
+def representative(project: Project, version: str) -> File:
+    """The file whose metadata speaks for a release: a wheel if there is one."""
+    files = [file for file in project.files if file.version == version]
+    return min(files, key=lambda file: (file.kind is not Kind.WHEEL, file.kind is Kind.SIGNATURE))
+
+
+def _is_final(version: str) -> bool:
+    try:
+        return not Version(version).is_prerelease
+    except (InvalidVersion, ValueError):
+        return False
+
+
+def _describe(
+    project: Project, version: str, metadata: CoreMetadata | None, base: str, *, with_releases: bool
+) -> dict[str, Any]:
+    releases: dict[str, list[dict[str, Any]]] = {}
+    for file in project.files:
+        releases.setdefault(file.version, []).append(_describe_file(file, base))
+    answer: dict[str, Any] = {
+        "info": _describe_release(project, version, metadata, base),
+        "last_serial": project.serial,
+        "urls": releases[version],
+        "vulnerabilities": [],
+    }
+    return answer | {"releases": releases} if with_releases else answer
+
+
+def _describe_release(project: Project, version: str, metadata: CoreMetadata | None, base: str) -> dict[str, Any]:
+    files = [file for file in project.files if file.version == version]
+    found = metadata or CoreMetadata(project.display_name, version)
+    url = f"{base}project/{project.name}/"
+    return {
+        "name": found.name,
+        "version": version,
+        "summary": found.summary,
+        "description": found.description,
+        "description_content_type": found.description_content_type,
+        "author": found.author,
+        "author_email": found.author_email,
+        "maintainer": found.maintainer,
+        "maintainer_email": found.maintainer_email,
+        "license": found.license,
+        "license_expression": found.license_expression,
+        "license_files": _list(found.license_files),
+        "keywords": found.keywords,
+        "home_page": found.home_page,
+        "download_url": found.download_url,
+        "project_urls": dict(found.project_urls) or None,
+        "classifiers": list(found.classifiers),
+        "platform": ", ".join(found.platforms) or None,
+        "requires_dist": _list(found.requires_dist),
+        "requires_python": found.requires_python,
+        "provides_extra": _list(found.provides_extra),
+        "dynamic": _list(found.dynamic),
+        "package_url": url,
+        "project_url": url,
+        "release_url": f"{url}{version}/",
+        "yanked": all(file.yanked for file in files),
+        "yanked_reason": next((file.yanked_reason for file in files if file.yanked), None),
+        "docs_url": None,
+        "bugtrack_url": None,
+        "downloads": {"last_day": -1, "last_month": -1, "last_week": -1},
+    }
+
+
+def _list(values: Sequence[str]) -> list[str] | None:
+    return list(values) if values else None
+
+
+def _describe_file(file: File, base: str) -> dict[str, Any]:
+    moment = format_time(file.upload_time)
+    return {
+        "filename": file.filename,
+        "packagetype": file.kind.value,
+        "python_version": _python_version(file),
+        "digests": {
+            "md5": file.digests.md5,
+            "sha256": file.digests.sha256,
+            "blake2b_256": file.digests.blake2b_256,
+        },
+        "md5_digest": file.digests.md5,
+        "size": file.size,
+        "upload_time": moment[:19],
+        "upload_time_iso_8601": moment,
+        "url": file_url(file, base),
+        "requires_python": file.requires_python,
+        "yanked": file.yanked,
+        "yanked_reason": file.yanked_reason,
+        "has_sig": file.has_signature,
+        "comment_text": "",
+        "downloads": -1,
+    }
+
+
+def _python_version(file: File) -> str:
+    return file.filename.removesuffix(".whl").split("-")[-3] if file.kind is Kind.WHEEL else "source"
+
+
+def routes(index: Index, gate: Gate) -> list[BaseRoute]:
+    endpoint = ProjectJson(index, gate)
+    paths = ("/pypi/{project}/json", "/pypi/{project}/{version}/json", "/{project}/json")
+    return [Route(path, endpoint, methods=["GET"]) for path in paths]

@@ -1,0 +1,101 @@
+"""`/simple/` and `/simple/<project>/`: the simple repository API. Ready bytes from the index, nothing built here."""
+
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from pypiserver_ng.auth import Gate
+from pypiserver_ng.errors import NotFound
+from pypiserver_ng.index import Index
+from pypiserver_ng.model import Action, Elsewhere, NormalizedName, is_project_name, normalize_name
+from pypiserver_ng.web import http
+
+
+class ProjectDetail:
+    """GET /simple/<project>/. An ASGI endpoint: on a hit no Request, no Response, no thread."""
+
+    def __init__(self, index: Index, gate: Gate) -> None:
+        self._index = index
+        self._gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        accept = accept_encoding = authorization = None
+        for key, value in scope["headers"]:
+            if key == b"accept":
+                accept = value
+            elif key == b"accept-encoding":
+                accept_encoding = value
+            elif key == b"authorization":
+                authorization = value
+        if self._gate.authorize_now(Action.LIST, authorization) is None:
+            await self._gate.authorize(Action.LIST, authorization)
+        media_type = http.negotiate(accept, scope["query_string"])
+        if media_type is None:
+            raise http.not_acceptable()
+        key_ = (media_type, http.choose_coding(accept_encoding))
+        asked: str = scope["path_params"]["project"]
+        body = self._index.peek_project_page(NormalizedName(asked), key_)
+        if body is not None:
+            await http.send_page(scope, send, body)
+            return
+        await self._answer(scope, send, asked, key_)
+
+    async def _answer(self, scope: Scope, send: Send, asked: str, key: tuple[str, str]) -> None:
+        if not is_project_name(asked):
+            raise NotFound(f"{asked[:100]!a} is not a project name")
+        name = normalize_name(asked)
+        if name != asked:
+            await http.redirect(scope, send, f"simple/{name}/")
+            return
+        answer = await self._index.project_page(name, key)
+        if isinstance(answer, Elsewhere):
+            await http.send_redirect(scope, send, answer.url.encode())
+        else:
+            await http.send_page(scope, send, answer)
+
+
+class ProjectList:
+    """GET /simple/."""
+
+    def __init__(self, index: Index, gate: Gate) -> None:
+        self._index = index
+        self._gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._gate.authorize(Action.LIST, http.header(scope, b"authorization"))
+        media_type = http.negotiate(http.header(scope, b"accept"), scope["query_string"])
+        if media_type is None:
+            raise http.not_acceptable()
+        coding = http.choose_coding(http.header(scope, b"accept-encoding"))
+        await http.send_page(scope, send, await self._index.root_page((media_type, coding)))
+
+
+class ToNormalForm:
+    """Redirects the spellings of a project's page to the one that answers: normalized, with a slash."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked: str = scope["path_params"]["project"]
+        if not is_project_name(asked):
+            raise NotFound(f"{asked[:100]!a} is not a project name")
+        await http.redirect(scope, send, f"simple/{normalize_name(asked)}/")
+
+
+class ToList:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await http.redirect(scope, send, "simple/")
+
+
+def routes(index: Index, gate: Gate) -> list[BaseRoute]:
+    return [
+        Route("/simple/{project}/", ProjectDetail(index, gate), methods=["GET"]),
+        Route("/simple/", ProjectList(index, gate), methods=["GET"]),
+        Route("/simple/{project}", ToNormalForm(), methods=["GET"]),
+        Route("/simple", ToList(), methods=["GET"]),
+    ]
+
+
+def root_routes() -> list[BaseRoute]:
+    """`/<project>` and `/<project>/`, so that the bare root works as an index URL; these come last."""
+    return [
+        Route("/{project}/", ToNormalForm(), methods=["GET"]),
+        Route("/{project}", ToNormalForm(), methods=["GET"]),
+    ]

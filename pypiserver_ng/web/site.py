@@ -1,0 +1,261 @@
+"""Pages for people: home, project, search. Their look is in `templates/`; nothing here knows HTML."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from pypiserver_ng import __version__
+from pypiserver_ng.auth import Gate
+from pypiserver_ng.errors import NotFound, Unauthenticated
+from pypiserver_ng.index import Index
+from pypiserver_ng.metadata import CoreMetadata
+from pypiserver_ng.model import Action, File, Project, is_project_name, normalize_name
+from pypiserver_ng.pages import file_url
+from pypiserver_ng.web import http
+from pypiserver_ng.web.forwarded import base_url
+from pypiserver_ng.web.legacy_json import find_version, newest_version, representative
+from pypiserver_ng.web.templating import Templates, render_description, render_welcome
+
+_RECENT = 20
+_MOST_RESULTS = 200
+_SCHEMES = ("http://", "https://", "mailto:")
+
+_CONTENT_SECURITY = (
+    b"default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; "
+    b"frame-ancestors 'none'"
+)
+_SECURITY: http.Headers = [
+    (b"content-security-policy", _CONTENT_SECURITY),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What the pages for people need to know of the server."""
+
+    index: Index
+    gate: Gate
+    templates: Templates
+    #: "open", "credentials" or "refused".
+    uploads: str
+    private: bool
+    #: Text of the user's own home page.
+    welcome: str | None
+
+    async def may_list(self, scope: Scope) -> bool:
+        try:
+            await self.gate.authorize(Action.LIST, http.header(scope, b"authorization"))
+        except Unauthenticated:
+            return False
+        return True
+
+    async def send(self, scope: Scope, send: Send, render: Callable[[], bytes], status: int = 200) -> None:
+        """Rendering takes a thread: a README may be long."""
+        content = await self.index.run(render)
+        age = b"private, no-cache" if self.private else b"no-cache"
+        headers: http.Headers = [*_SECURITY, (b"cache-control", age), (b"vary", b"Host")]
+        await http.send_bytes(send, status, content, b"text/html; charset=utf-8", headers)
+
+    def context(self, scope: Scope) -> dict[str, Any]:
+        """What every page knows: the way back to the root, and this server's URL as the reader sees it."""
+        here: str = scope["path"][len(scope.get("root_path", "")) + 1 :]
+        url = base_url(scope)
+        host = url.split("/")[2]
+        return {
+            "base": "../" * here.count("/") or "./",
+            "version": __version__,
+            "url": url,
+            "simple_url": f"{url}simple/",
+            "host": host if host.endswith("]") else host.rpartition(":")[0] or host,
+            "plain_http": scope["scheme"] == "http",
+        }
+
+
+class Home:
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        site = self._site
+        projects, files = await site.index.counts()
+        if site.welcome is not None:
+            url = base_url(scope)
+            values = {
+                "URL": url,
+                "VERSION": __version__,
+                "NUMPKGS": str(files),
+                "PACKAGES": f"{url}packages/",
+                "SIMPLE": f"{url}simple/",
+            }
+            welcome = site.welcome
+            await site.send(scope, send, lambda: render_welcome(welcome, values))
+            return
+        may_list = await site.may_list(scope)
+        upstreams = site.index.upstreams
+        context = site.context(scope) | {
+            "projects": projects,
+            "files": files,
+            "may_list": may_list,
+            "recent": [_hit(found) for found in await site.index.recent(_RECENT)] if may_list else [],
+            "uploads": site.uploads,
+            "fallback": upstreams[0].public_url if upstreams else None,
+            "reserved": list(site.index.policy.reserve),
+        }
+        await site.send(scope, send, lambda: site.templates.render("home.html", **context))
+
+
+class ProjectSite:
+    """GET /project/<project>/ and /project/<project>/<version>/."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        site = self._site
+        await site.gate.authorize(Action.LIST, http.header(scope, b"authorization"))
+        asked: str = scope["path_params"]["project"]
+        if not is_project_name(asked):
+            raise NotFound(f"{asked[:100]!a} is not a project name")
+        name = normalize_name(asked)
+        wanted: str | None = scope["path_params"].get("version")
+        if name != asked:
+            await http.redirect(scope, send, f"project/{name}/" + (f"{wanted}/" if wanted else ""))
+            return
+        project = await site.index.project(name)
+        version = newest_version(project) if wanted is None else find_version(project, wanted)
+        metadata = await site.index.core_metadata(representative(project, version))
+        context = site.context(scope)
+
+        def render() -> bytes:
+            return site.templates.render("project.html", **context, **_describe(project, version, metadata, context))
+
+        await site.send(scope, send, render)
+
+
+class Search:
+    """GET /-/search?q=TERMS."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        site = self._site
+        await site.gate.authorize(Action.LIST, http.header(scope, b"authorization"))
+        asked = http.query_value(scope, "q")[:200].strip()
+        found = await site.index.search(asked.split()[:10]) if asked else []
+        context = site.context(scope) | {
+            "q": asked,
+            "results": [_hit(project) for project in found[:_MOST_RESULTS]],
+            "total": len(found),
+            "truncated": len(found) > _MOST_RESULTS,
+            "may_list": True,
+        }
+        await site.send(scope, send, lambda: site.templates.render("search.html", **context))
+
+
+class Stylesheet:
+    def __init__(self, site: Site) -> None:
+        self._content = site.templates.stylesheet()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers: http.Headers = [(b"cache-control", b"public, max-age=3600")]
+        await http.send_bytes(send, 200, self._content, b"text/css; charset=utf-8", headers)
+
+
+class ToSite:
+    """Adds the slash that a page for people ends with."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked: str = scope["path_params"]["project"]
+        if not is_project_name(asked):
+            raise NotFound(f"{asked[:100]!a} is not a project name")
+        await http.redirect(scope, send, f"project/{normalize_name(asked)}/")
+
+
+def _hit(found: Any) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "display_name": found.display_name,
+        "version": found.version,
+        "summary": found.summary,
+        "when": found.upload_time,
+    }
+
+
+def _describe(project: Project, version: str, metadata: CoreMetadata | None, context: dict[str, Any]) -> dict[str, Any]:
+    base: str = context["base"]
+    found = metadata or CoreMetadata(project.display_name, version)
+    description = render_description(found.description, found.description_content_type) if found.description else None
+    return {
+        "project": {"name": project.name, "display_name": project.display_name},
+        "release": {
+            "version": version,
+            "summary": found.summary,
+            "requires_python": found.requires_python,
+            "description": description,
+            "author": found.author or found.author_email,
+            "license": found.license_expression or found.license,
+            "keywords": found.keywords,
+            "classifiers": list(found.classifiers),
+            "project_urls": _links(found),
+            "requires_dist": list(found.requires_dist),
+        },
+        "versions": _versions(project, version, base),
+        "files": [_file(file, base) for file in project.files if file.version == version],
+        "shadow": "Served from here only: upstream versions of this project are not offered.",
+    }
+
+
+def _links(found: CoreMetadata) -> list[tuple[str, str]]:
+    links = [*found.project_urls]
+    if found.home_page:
+        links.append(("Homepage", found.home_page))
+    return [(label, url) for label, url in links if url.lower().startswith(_SCHEMES)]
+
+
+def _versions(project: Project, current: str, base: str) -> list[dict[str, Any]]:
+    files: dict[str, list[File]] = {}
+    for file in project.files:
+        files.setdefault(file.version, []).append(file)
+    return [
+        {
+            "version": version,
+            "url": f"{base}project/{project.name}/" + (f"{version}/" if version else ""),
+            "current": version == current,
+            "yanked": all(file.yanked for file in group),
+            "when": min(file.upload_time for file in group),
+        }
+        for version, group in reversed(files.items())
+    ]
+
+
+def _file(file: File, base: str) -> dict[str, Any]:
+    return {
+        "filename": file.filename,
+        "url": f"{file_url(file, base)}#sha256={file.digests.sha256}",
+        "size": file.size,
+        "sha256": file.digests.sha256,
+        "when": file.upload_time,
+        "requires_python": file.requires_python,
+        "kind": file.kind.value,
+        "yanked": file.yanked,
+        "yanked_reason": file.yanked_reason,
+    }
+
+
+def routes(site: Site) -> list[BaseRoute]:
+    pages: Sequence[tuple[str, Any]] = (
+        ("/", Home(site)),
+        ("/project/{project}/", ProjectSite(site)),
+        ("/project/{project}", ToSite()),
+        ("/project/{project}/{version}/", ProjectSite(site)),
+        ("/-/search", Search(site)),
+        ("/-/style.css", Stylesheet(site)),
+    )
+    return [Route(path, endpoint, methods=["GET"]) for path, endpoint in pages]
