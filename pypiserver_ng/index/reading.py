@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 #: A file whose end is missing and that nobody seems to write is taken for broken, not for a copy in progress,
 #: once it has been left alone this long.
 _ABANDONED_SECONDS = 5.0
+#: The same for an empty file: whoever creates one writes into it at once.
+_ABANDONED_EMPTY_SECONDS = 1.0
 #: How long a file that was not whole is left alone before it is looked at again.
 _RETRY_SECONDS = 0.25
 
@@ -82,7 +84,8 @@ class Reader:
 
     def _is_abandoned(self, status: os.stat_result) -> bool:
         touched = max(status.st_mtime, status.st_ctime)
-        return touched < self._started or time.time() - touched > _ABANDONED_SECONDS
+        patience = _ABANDONED_SECONDS if status.st_size else _ABANDONED_EMPTY_SECONDS
+        return touched < self._started or time.time() - touched > patience
 
     def _describe(self, contents: Contents, presence: Presence, raw: bytes | None) -> Contents:
         if raw is None:
