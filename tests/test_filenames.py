@@ -210,7 +210,7 @@ def test_versions_are_in_the_order_of_pep_440_and_unreadable_ones_first() -> Non
     """The order that pages list files in."""
     ordered = ["", "2012x", "custom", "1!0" * 2000, "0.9", "1.0.dev1", "1.0a1", "1.0", "1.0.post1", "1.10", "1!0.1"]
     unreadable = sorted(ordered[:4])
-    assert unreadable + ordered[4:] == sorted(ordered[::-1], key=filenames.sort_key)
+    assert unreadable + ordered[4:] == sorted(set(ordered), key=filenames.sort_key)
 
 
 def test_the_name_that_an_sdist_should_have() -> None:

@@ -21,7 +21,7 @@ Author-email: Zoë <zoe@example.org>
 Maintainer: Ann
 Maintainer-email: ann@example.org
 License: MIT License
-        
+       |
         Permission is granted
        |  to all
 License-Expression: MIT
@@ -87,12 +87,12 @@ def test_every_field_is_read() -> None:
 def test_unknown_and_empty_are_absent(value: str) -> None:
     """Old tools wrote UNKNOWN where there was nothing to say."""
     metadata = parse_metadata(f"{HEAD}Summary: {value}\nPlatform: {value}\nLicense: {value}\n\nUNKNOWN\n".encode())
-    assert (None, (), None, None) == (
+    assert (
         metadata.summary,
         metadata.platforms,
         metadata.license,
         metadata.description,
-    )
+    ) == (None, (), None, None)
 
 
 LENIENT = {
