@@ -132,7 +132,7 @@ def _parse_number(raw: bytes) -> int:
         return int.from_bytes(raw[1:], "big")
     octal = _OCTAL.match(raw)
     if octal is None:
-        raise Invalid("The archive has a tar header with a malformed number")
+        raise Invalid("The archive is not a tar, or damaged: a header has a malformed number")
     return int(octal[1] or b"0", 8)
 
 

@@ -4,6 +4,7 @@ Every write bumps the serial of the projects it touches in its own transaction, 
 the commit. The catalog never touches the files themselves.
 """
 
+import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,13 +15,16 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, delete, func, insert, inspect, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from pypiserver_ng.catalog import schema
 from pypiserver_ng.catalog.schema import files, projects, state, tombstones
 from pypiserver_ng.catalog.serial import SharedSerial
 from pypiserver_ng.catalog.sqlite import create_sqlite_engine
-from pypiserver_ng.errors import Invalid
+from pypiserver_ng.errors import Invalid, NoSpace, Unavailable
 from pypiserver_ng.model import Digests, File, Found, Kind, NormalizedName, ParsedFilename
+
+_log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -69,11 +73,17 @@ class Change:
 
 
 class Catalog:
-    """One state directory's catalog on SQLite."""
+    """One state directory's catalog on SQLite. Opening raises Invalid when it is damaged or another version's."""
 
     def __init__(self, state_dir: Path) -> None:
-        self._engine: Engine = create_sqlite_engine(state_dir / "catalog.sqlite")
-        self._prepare()
+        path = state_dir / "catalog.sqlite"
+        self._engine: Engine = create_sqlite_engine(path)
+        try:
+            self._prepare()
+        except DatabaseError as fault:
+            raise Invalid(
+                f"the catalog {path} cannot be used ({fault.orig}): remove it, and it is made again from the files"
+            ) from None
         self.shared = SharedSerial(state_dir / "serial")
         # Waiting here is fair and cheap; waiting in SQLite's busy handler is neither.
         self._writing = threading.Lock()
@@ -207,6 +217,18 @@ class Catalog:
 
     @contextmanager
     def _change(self) -> Iterator[tuple[Connection, int]]:
+        """One transaction and its serial. Raises NoSpace or Unavailable when it cannot be committed."""
+        try:
+            with self._committed() as change:
+                yield change
+        except OperationalError as fault:
+            _log.error("the catalog cannot be written: %s", fault.orig)
+            if "full" in str(fault.orig):
+                raise NoSpace("no space is left on the server's disk; nothing was stored") from fault
+            raise Unavailable("the server's catalog cannot be written just now", retry_after=30) from fault
+
+    @contextmanager
+    def _committed(self) -> Iterator[tuple[Connection, int]]:
         with self._writing:
             with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
                 serial = _serial(connection) + 1

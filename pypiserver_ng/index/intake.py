@@ -11,7 +11,7 @@ from packaging.version import InvalidVersion, Version
 
 from pypiserver_ng.archive import inspect_upload
 from pypiserver_ng.catalog import Catalog, Contents, Presence
-from pypiserver_ng.errors import Conflict, Invalid
+from pypiserver_ng.errors import Conflict, Failure, Invalid
 from pypiserver_ng.filenames import parse_upload
 from pypiserver_ng.metadata import CoreMetadata, validate_metadata
 from pypiserver_ng.model import Digests, Identity, Kind, ParsedFilename, Upload, normalize_name
@@ -81,9 +81,11 @@ class Intake:
         )
 
     def _publish(self, parsed: ParsedFilename, scratch: Scratch, contents: Contents, identity: Identity) -> None:
+        published = True
         try:
             seen = self._directory.publish(scratch, parsed.filename, overwrite=self._overwrite)
         except Exists:
+            published = False
             # Another upload of this name was quicker; it may not be in the catalog yet.
             presence = Presence(self._directory.roots[0], parsed.filename, parsed, 0, 0)
             _expect_same(parsed.filename, self._hash(presence), contents.digests.sha256)
@@ -92,7 +94,13 @@ class Intake:
                 raise Conflict(f"File already exists: {parsed.filename} was deleted just now; try again") from None
             seen = found
         presence = Presence(seen.root, seen.path, parsed, seen.size, seen.mtime_ns)
-        self._catalog.add_upload(presence, contents, datetime.now(UTC), identity.user)
+        try:
+            self._catalog.add_upload(presence, contents, datetime.now(UTC), identity.user)
+        except Failure:
+            # Refused means refused: without its row the file would turn up at the next scan.
+            if published and not self._overwrite:
+                self._directory.delete(seen.root, seen.path)
+            raise
         _log.info("stored %s from %s", parsed.filename, identity.user or "anyone")
 
 

@@ -9,6 +9,7 @@ import fcntl
 import logging
 import os
 import secrets
+import signal
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -150,6 +151,8 @@ def is_being_written(fd: int) -> bool:
     if lease is None:
         return False
     try:
+        # Should a writer come in this very moment, the kernel sends a signal: choose one that is ignored by default.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, lease, fcntl.F_RDLCK)
     except BlockingIOError:
         return True

@@ -90,6 +90,9 @@ def routes(index: Index, gate: Gate) -> list[BaseRoute]:
         Route("/simple/", ProjectList(index, gate), methods=["GET"]),
         Route("/simple/{project}", ToNormalForm(), methods=["GET"]),
         Route("/simple", ToList(), methods=["GET"]),
+        # pypiserver listed every file there, and home pages link to it.
+        Route("/packages/", ToList(), methods=["GET"]),
+        Route("/packages", ToList(), methods=["GET"]),
     ]
 
 

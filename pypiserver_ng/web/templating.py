@@ -6,6 +6,7 @@ process of their own with limits, and this file is also that process's program.
 """
 
 import functools
+import html
 import ipaddress
 import os
 import re
@@ -29,6 +30,9 @@ _SECONDS = 10
 _MEMORY = 512 * 1024 * 1024
 
 _KINDS = {"bdist_wheel": "wheel", "sdist": "source", "bdist_egg": "egg", "bdist_wininst": "installer"}
+#: As the sanitiser writes them: lower case, every value in double quotes.
+_IMAGE = re.compile(r'<img(?: [a-z]+="[^"]*")*>')
+_ALT = re.compile(r' alt="([^"]*)"')
 _WELCOME_NAME = re.compile(r"\{\{\s*(URL|VERSION|NUMPKGS|PACKAGES|SIMPLE)\s*\}\}")
 
 
@@ -162,13 +166,16 @@ def _limit_this_process() -> None:
         pass
 
 
-def _clean_for_our_page(tag: str, attribute: str, value: str) -> str | None:
-    """What the sanitiser lets pass and our page cannot use: images from elsewhere, and anchors that clash with ours."""
-    if tag == "img" and attribute == "src":
-        return None  # the page's content security policy blocks it; without an address browsers show the text
+def _only_our_anchors(_tag: str, attribute: str, value: str) -> str | None:
+    """The renderers prefix the anchors they make; one that a stranger wrote could stand for a part of our page."""
     if attribute == "id" and not value.startswith(("user-content-", "fn-", "fnref-")):
         return None
     return value
+
+
+def _image_text(image: re.Match[str]) -> str:
+    found = _ALT.search(image[0])
+    return html.escape(html.unescape(found[1])) if found else ""
 
 
 def _render_and_clean(text: str, renderer: str) -> str | None:
@@ -179,11 +186,12 @@ def _render_and_clean(text: str, renderer: str) -> str | None:
     rendered = rst.render(text) if renderer == "rst" else markdown.render(text, variant=renderer)
     if rendered is None:
         return None
+    # The page's content security policy keeps images of other hosts out: their text stands for them.
     return nh3.clean(
-        rendered,
-        tags=ALLOWED_TAGS,
+        _IMAGE.sub(_image_text, rendered),
+        tags=ALLOWED_TAGS - {"img"},
         attributes=ALLOWED_ATTRIBUTES,
-        attribute_filter=_clean_for_our_page,
+        attribute_filter=_only_our_anchors,
         link_rel="nofollow noopener",
         url_schemes={"http", "https", "mailto"},
         set_tag_attribute_values={"input": {"disabled": ""}},
