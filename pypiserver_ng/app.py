@@ -6,13 +6,13 @@ A request passes, from outside: `Forwarded` (who asks, as a trusted proxy says),
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Scope, Send
@@ -20,7 +20,6 @@ from starlette.types import Receive, Scope, Send
 from pypiserver_ng.auth import Authenticator, Gate, PasswordFile
 from pypiserver_ng.catalog import Catalog
 from pypiserver_ng.config import Config
-from pypiserver_ng.errors import Failure
 from pypiserver_ng.index import Index
 from pypiserver_ng.model import Action
 from pypiserver_ng.policy import Policy
@@ -74,14 +73,11 @@ def create_app(config: Config) -> Application:
             await index.start()
             yield
 
+    people = choose_site(config, index, gate)
     asgi = Starlette(
-        routes=under_prefix(config.server_base_url, choose_routes(config, index, gate)),
+        routes=under_prefix(config.server_base_url, anchor(choose_routes(config, index, gate, people))),
         middleware=[Middleware(Forwarded, trusted=config.trusted_proxy)],
-        exception_handlers={
-            Failure: http.answer_failure,
-            HTTPException: http.answer_http_exception,
-            Exception: http.answer_fault,
-        },
+        exception_handlers=http.failure_handlers(people.render_failure),
         lifespan=lifespan,
     )
     asgi.router.redirect_slashes = False
@@ -101,16 +97,14 @@ def choose_upstreams(config: Config) -> list[Upstream]:
     return usable
 
 
-def choose_routes(config: Config, index: Index, gate: Gate) -> list[BaseRoute]:
+def choose_routes(config: Config, index: Index, gate: Gate, people: site.Site) -> list[BaseRoute]:
     """Every route of the index. Order matters: pages first, because they are asked most; the bare root last."""
     private_files = Action.DOWNLOAD in config.authenticate
     cache_control = files.make_cache_control(config.cache_control, overwrite=config.overwrite, private=private_files)
     return [
         *simple.routes(index, gate),
         *files.routes(index, gate, cache_control),
-        *merge_methods(
-            site.routes(choose_site(config, index, gate)), upload.routes(index, gate, config.max_upload_size)
-        ),
+        *merge_methods(site.routes(people), upload.routes(index, gate, config.max_upload_size)),
         *ops.routes(index, config.health_endpoint),
         *xmlrpc.routes(index, gate),
         *legacy_json.routes(index, gate),
@@ -152,6 +146,14 @@ def merge_methods(reading: Sequence[BaseRoute], posting: Sequence[BaseRoute]) ->
             route = Route(route.path, _ByMethod(read.endpoint, route.endpoint), methods=["GET", "POST"])
         merged.append(route)
     return [*merged, *by_path.values()]
+
+
+def anchor(routes: Sequence[BaseRoute]) -> Sequence[BaseRoute]:
+    r"""The same routes with patterns that end in ``\Z``: Starlette's ``$`` also fits before a newline at the end."""
+    for route in routes:
+        assert isinstance(route, Route)
+        route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z")
+    return routes
 
 
 def under_prefix(prefix: str, routes: Sequence[BaseRoute]) -> Sequence[BaseRoute]:

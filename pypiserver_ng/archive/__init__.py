@@ -2,7 +2,7 @@
 
 `inspect_upload` is strict, for what someone sends; `inspect_found` is lenient, for what already lies in a directory.
 Nothing is extracted. All limits are counts of bytes and members, not seconds, so that the same file always has the
-same answer; what they allow takes a few seconds, and memory stays within about 64 MiB of the metadata's size.
+same answer; what they allow takes a few seconds, and 20 MiB of memory (100 MiB for a zip of 100,000 members).
 Reading the one file it is given is the room's only I/O; it knows neither catalog nor the metadata's fields.
 """
 

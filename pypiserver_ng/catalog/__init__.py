@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: The last microsecond that a datetime can hold: file systems know later ones.
+_LATEST = 253_402_300_799_999_999
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +80,15 @@ class Catalog:
     def __init__(self, state_dir: Path) -> None:
         path = state_dir / "catalog.sqlite"
         self._engine: Engine = create_sqlite_engine(path)
+        self.shared = SharedSerial(state_dir / "serial")
         try:
             self._prepare()
         except DatabaseError as fault:
             raise Invalid(
                 f"the catalog {path} cannot be used ({fault.orig}): remove it, and it is made again from the files"
             ) from None
-        self.shared = SharedSerial(state_dir / "serial")
         # Waiting here is fair and cheap; waiting in SQLite's busy handler is neither.
         self._writing = threading.Lock()
-        self.shared.advance(self.serial())
 
     def close(self) -> None:
         self._engine.dispose()
@@ -247,6 +248,8 @@ class Catalog:
                 schema.metadata.create_all(connection)
                 connection.execute(insert(state), [{"key": "schema", "value": schema.VERSION}])
             found = connection.scalar(select(state.c.value).where(state.c.key == "schema"))
+            # The catalog may be new or restored beside an old counter. Nobody else commits while we hold the lock.
+            self.shared.restart(_serial(connection))
         if found != schema.VERSION:
             raise Invalid(
                 f"the catalog has schema {found}, this version reads {schema.VERSION}: use another --state-dir"
@@ -328,7 +331,8 @@ _UNREAD = dict.fromkeys(("sha256", "md5", "blake2b_256", "requires_python", "sum
 
 def _found_values(presence: Presence) -> dict[str, Any]:
     # PEP 700's upload-time of a file that was copied in is the time it was last written.
-    return _presence_values(presence) | _UNREAD | {"upload_time": presence.mtime_ns // 1000}
+    written = min(max(presence.mtime_ns // 1000, 0), _LATEST)
+    return _presence_values(presence) | _UNREAD | {"upload_time": written}
 
 
 def _upsert(columns: Iterable[str], *, if_changed: bool = False) -> Any:

@@ -60,6 +60,8 @@ files = Table(
     Column("uploaded_by", String),
     UniqueConstraint("root", "path"),
     Index("files_unread", "id", sqlite_where=Column("sha256", String).is_(None)),
+    # What was learnt of one file must never be recorded for another that came after it.
+    sqlite_autoincrement=True,
 )
 
 #: Names of deleted uploads; they take no other bytes.

@@ -6,13 +6,15 @@ Not WAL: SQLite up to 3.51.2 can corrupt a WAL database that several connections
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event
 
 _BUSY_SECONDS = 30
 
 
 def create_sqlite_engine(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": _BUSY_SECONDS}, pool_size=8, max_overflow=24)
+    # Not as text: a "?" in the path would begin options.
+    url = URL.create("sqlite", database=str(path))
+    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS}, pool_size=8, max_overflow=24)
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     return engine

@@ -1,5 +1,6 @@
 """`run`: serve until told to stop."""
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -26,8 +27,6 @@ def _run(config: Config) -> None:
         )
     except OSError as fault:
         raise Invalid(f"cannot write the log file {config.log_file}: {fault.strerror}") from None
-    for notice in _notices(config):
-        click.echo(notice, err=True)
     try:
         application = create_app(config)
     except OSError as fault:
@@ -38,6 +37,11 @@ def _run(config: Config) -> None:
         listening = open_socket(config.host, config.port)
     except OSError as fault:
         raise Invalid(f"cannot listen on {config.host} port {config.port}: {fault.strerror}; see --port") from None
+    except UnicodeError:
+        raise Invalid(f"cannot listen on {config.host!r}: it is not a host name; see --host") from None
+    # Last: what fails above is the only line on stderr.
+    for notice in _notices(config):
+        click.echo(notice, err=True)
     url = f"http://{reachable_address(listening)}{config.server_base_url}/simple/"
 
     def announce() -> None:
@@ -50,7 +54,9 @@ def _run(config: Config) -> None:
 def _prepare_directories(config: Config) -> None:
     for path in config.packages:
         if config.default_packages:
-            path.mkdir(exist_ok=True)
+            # Where it cannot be made, the next line says so.
+            with contextlib.suppress(OSError):
+                path.mkdir()
         if not path.is_dir():
             raise Invalid(f"the package directory {path} does not exist: create it or name another")
         try:

@@ -153,6 +153,8 @@ def _compose(values: dict[str, Any], given: set[str]) -> Config:
     passwords: str | None = values["passwords"]
     _check_pairing(passwords, values["authenticate"])
     packages: tuple[Path, ...] = values["packages"]
+    if not packages:
+        raise Invalid("packages must name at least one directory")
     fields = {name.replace("-", "_"): value for name, value in values.items() if not _BY_NAME[name].inert}
     fields.pop("fallback_mode")
     fields |= {

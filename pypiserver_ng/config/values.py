@@ -55,7 +55,13 @@ def parse_port(text: str) -> int:
 def parse_path(text: str) -> Path:
     if not text or "\0" in text:
         raise Invalid("must be a path, not an empty text")
-    return Path(text).expanduser()
+    try:
+        text.encode()
+        return Path(text).expanduser()
+    except UnicodeEncodeError:
+        raise Invalid("must be a path in UTF-8") from None
+    except RuntimeError:
+        raise Invalid(f"begins with the home directory of an unknown user: {text!r}") from None
 
 
 def parse_actions(text: str) -> frozenset[Action]:
@@ -86,7 +92,8 @@ def parse_url(text: str) -> str:
 def parse_glob(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._*?\[\]!-]{1,255}", text):
         raise Invalid(f"must be a project name or pattern such as 'acme-*', not {text!r}")
-    return re.sub(r"[-_.]+", "-", text).lower() if "[" not in text else text.lower()
+    # Project names are normalized before they are matched; inside brackets the characters are a set.
+    return re.sub(r"[-_.]+(?![^\[]*\])", "-", text).lower()
 
 
 def parse_endpoint(text: str) -> str:

@@ -83,6 +83,7 @@ class Index:
         self._tasks = [asyncio.create_task(self._watcher.run()), asyncio.create_task(self._read_all())]
 
     async def stop(self) -> None:
+        self._reader.stopped = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -266,8 +267,10 @@ class Index:
         await self._following.catch_up()
         if name not in self._following.serials:
             raise NotFound(f"{name} ({version}) is not here")
-        entry = await self._load(name)
-        files = [file for file in entry.by_path.values() if _is_version(file, version)]
+        await self._load(name)
+        # Every row: a copy that another package directory hides would come to light.
+        _, rows = await self.run(self._catalog.project_files, name)
+        files = [known.file for known in rows if known.file and _is_version(known.file, version)]
         if not files:
             raise NotFound(f"{name} ({version}) is not here")
         await self.run(self._remove, files)

@@ -20,7 +20,9 @@ class Flights:
 
     async def join(self, key: Hashable, start: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         task = self._tasks.get(key)
-        if task is None:
+        # One that has landed is history, even before its callback ran: whoever needs something newer would get the
+        # same answer again without ever giving way to that callback.
+        if task is None or task.done():
             task = asyncio.get_running_loop().create_task(start())
             self._tasks[key] = task
             task.add_done_callback(partial(self._land, key))
@@ -29,7 +31,8 @@ class Flights:
         return result
 
     def _land(self, key: Hashable, task: asyncio.Task[Any]) -> None:
-        del self._tasks[key]
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
         if not task.cancelled():
             task.exception()
 

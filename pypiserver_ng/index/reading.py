@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 _ABANDONED_SECONDS = 5.0
 #: The same for an empty file: whoever creates one writes into it at once.
 _ABANDONED_EMPTY_SECONDS = 1.0
+#: Nothing in these tells where they end.
+_OPAQUE = {Kind.SIGNATURE, Kind.INSTALLER}
 #: How long a file that was not whole is left alone before it is looked at again.
 _RETRY_SECONDS = 0.25
 
@@ -30,6 +32,8 @@ class Reader:
         self._directory = directory
         self._metadata = metadata
         self._started = time.time()
+        #: Set once: nothing more is read, so that the threads that read can end.
+        self.stopped = False
         # Files that were not whole, by id: what was seen of them, and when to look again (monotonic).
         self._pending: dict[int, tuple[Presence, float]] = {}
 
@@ -45,6 +49,8 @@ class Reader:
 
     def read(self, known: Known) -> Contents | None:
         """What the bytes tell, or None while the file is not whole, changes under our eyes, or is gone."""
+        if self.stopped:
+            return None
         try:
             contents = self._read(known)
         except FileNotFoundError:
@@ -52,7 +58,8 @@ class Reader:
             return None
         except OSError as fault:
             # It may be readable in a moment; a scan forgets it when it is gone.
-            _log.warning("cannot read %s: %s", known.presence.path, fault.strerror)
+            if known.id not in self._pending:
+                _log.warning("cannot read %s: %s", known.presence.path, fault.strerror)
             contents = None
         if contents is None:
             self._pending[known.id] = (known.presence, time.monotonic() + _RETRY_SECONDS)
@@ -68,7 +75,7 @@ class Reader:
             if (before.st_size, before.st_mtime_ns) != (presence.size, presence.mtime_ns):
                 return None
             found = inspect_found(self._directory.locate(presence.root, presence.path), presence.parsed)
-            sound = found.complete and not found.problem and presence.parsed.kind is not Kind.SIGNATURE
+            sound = found.complete and not found.problem and presence.parsed.kind not in _OPAQUE
             if not sound and is_being_written(fd):
                 return None
             if not found.complete and not self._is_abandoned(before):

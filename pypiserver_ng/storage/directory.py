@@ -82,7 +82,9 @@ class Directory:
         return seen, failed
 
     def look(self, root: str, path: str) -> Seen | None:
-        """The file as it is now, or None when it is gone."""
+        """The file as it is now, or None when it is gone, or where a scan does not go."""
+        if _is_behind_link(root, path):
+            return None
         try:
             status = os.stat(f"{root}/{path}")  # noqa: PTH116 - a stat result, without a Path on the way
         except (FileNotFoundError, NotADirectoryError):
@@ -174,7 +176,7 @@ def _list(root: str, directory: str, seen: list[Seen]) -> Iterator[str]:
     subdirectories = []
     with os.scandir(f"{root}/{directory}") as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or not _is_utf8(entry.name):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 subdirectories.append(f"{directory}{entry.name}/")
@@ -185,6 +187,21 @@ def _list(root: str, directory: str, seen: list[Seen]) -> Iterator[str]:
                 if stat.S_ISREG(status.st_mode):
                     seen.append(_seen(root, directory + entry.name, status))
     return iter(subdirectories)
+
+
+def _is_behind_link(root: str, path: str) -> bool:
+    """Links to directories are not followed. Those who notify of changes do follow them."""
+    ends = (end for end, character in enumerate(path) if character == "/")
+    return any(os.path.islink(f"{root}/{path[:end]}") for end in ends)  # noqa: PTH114
+
+
+def _is_utf8(name: str) -> bool:
+    """Neither a URL nor the catalog can hold other names."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _seen(root: str, path: str, status: os.stat_result) -> Seen:

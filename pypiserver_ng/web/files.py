@@ -64,7 +64,9 @@ class FileDownload:
         if _is_known(scope, etag, mtime):
             await _send_empty(send, 304, shared)
             return
-        asked = http.header(scope, b"range")
+        # "A server MUST ignore a Range header field received with a request method … for which range handling
+        # is not defined. For this specification, GET is the only method".
+        asked = http.header(scope, b"range") if scope["method"] == "GET" else None
         if asked is not None and not may_resume(http.header(scope, b"if-range"), etag, modified):
             asked = None
         try:

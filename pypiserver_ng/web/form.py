@@ -185,7 +185,8 @@ class _Reader:
         kind, options = parse_options_header(disposition)
         if kind != b"form-data" or b"name" not in options:
             raise Invalid("a part of the form has no name")
-        if disposition.lower().count(b"filename=") > 1 or disposition.lower().count(b"name=") > 2:
+        filenames = disposition.lower().count(b"filename=")
+        if filenames > 1 or disposition.lower().count(b"name=") > 1 + filenames:
             raise Invalid("a part of the form has two names")
         self._name = _decode(options[b"name"], "a field's name")
         self._is_file = self._name == "content"

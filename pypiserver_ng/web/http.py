@@ -7,9 +7,10 @@ selection.
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from urllib.parse import parse_qs
+from typing import Any
+from urllib.parse import parse_qs, quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -82,7 +83,8 @@ def negotiate(accept: bytes | None, query: bytes) -> str | None:
     or nothing at all; among equals the richest explicit type wins.
     """
     if query and (wanted := parse_qs(query.decode("latin-1")).get("format")):
-        return _OFFERED.get(wanted[-1].strip().lower())
+        # A form decoder reads the "+" of "v1+json" as a space.
+        return _OFFERED.get(wanted[-1].strip().lower().replace(" ", "+"))
     ranges = _parse_accept(accept.decode("latin-1")) if accept else []
     if not ranges:
         return pages.PLAIN_HTML_TYPE
@@ -185,7 +187,7 @@ async def send_bytes(
 async def redirect(scope: Scope, send: Send, target: str) -> None:
     """302 to `target`, a path below the index's own root, as a relative reference; the query is kept."""
     here: str = scope["path"][len(scope.get("root_path", "")) + 1 :]
-    location = ("../" * here.count("/") + target).encode() or b"./"
+    location = ("../" * here.count("/") + quote(target, safe="/+!")).encode() or b"./"
     await send_redirect(scope, send, location)
 
 
@@ -198,59 +200,71 @@ async def send_redirect(scope: Scope, send: Send, location: bytes) -> None:
     await send({"type": "http.response.body"})
 
 
-class FailureAnswer(Response):
-    """A failure as an ASGI answer: one line of text, or JSON for clients that ask for it."""
+#: Renders (scope, status, title, message) as a page for people.
+RenderFailure = Callable[[Scope, int, str, str], bytes]
 
-    def __init__(self, status: int, title: str, message: str, headers: Headers | None = None) -> None:
+
+class FailureAnswer(Response):
+    """A failure as an ASGI answer: one line of text, a page for a browser, or JSON for clients that ask for it."""
+
+    def __init__(
+        self, status: int, title: str, message: str, headers: Headers | None = None, render: RenderFailure | None = None
+    ) -> None:
         super().__init__(status_code=status)
         self._title = title
         self._message = " ".join(message.split())[:_LONGEST_MESSAGE]
         self._extra = headers or []
+        self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: Headers = [*self._extra, (b"cache-control", b"no-store")]
-        status = self.status_code
         reason = f"{self._title}: {self._message}" if scope["method"] == "POST" else self._title
-        if _wants_json(header(scope, b"accept")):
+        content, content_type = self._represent(scope)
+        await send_bytes(send, self.status_code, content, content_type, headers, reason)
+
+    def _represent(self, scope: Scope) -> tuple[bytes, bytes]:
+        accept = header(scope, b"accept")
+        if _prefers("application/json", accept):
             problem = {
                 "code": self._title.lower().replace(" ", "_"),
-                "title": f"{status} {self._title}",
+                "title": f"{self.status_code} {self._title}",
                 "message": self._message,
             }
-            content = json.dumps(problem).encode()
-            await send_bytes(send, status, content, b"application/json", headers, reason)
-        else:
-            content = f"{self._message}\n".encode()
-            await send_bytes(send, status, content, b"text/plain; charset=utf-8", headers, reason)
+            return json.dumps(problem).encode(), b"application/json"
+        if self._render and scope["method"] != "POST" and _prefers("text/html", accept):
+            page = self._render(scope, self.status_code, self._title, self._message)
+            return page, b"text/html; charset=utf-8"
+        return f"{self._message}\n".encode(), b"text/plain; charset=utf-8"
 
 
-def answer_failure(_request: Request, failure: Exception) -> FailureAnswer:
-    """The one table from the domain's failures to HTTP."""
-    assert isinstance(failure, Failure)
-    status, title = next(_STATUS[kind] for kind in type(failure).__mro__ if kind in _STATUS)
-    headers: Headers = []
-    if status == 401:
-        headers.append((b"www-authenticate", b'Basic realm="pypi"'))
-    if failure.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % failure.retry_after))
-    return FailureAnswer(status, title, failure.message, headers)
+def failure_handlers(render: RenderFailure) -> dict[Any, Any]:
+    """Starlette's exception handlers; `render` makes the page that a browser gets."""
+
+    def answer_failure(_request: Request, failure: Failure) -> Response:
+        """The one table from the domain's failures to HTTP."""
+        status, title = next(_STATUS[kind] for kind in type(failure).__mro__ if kind in _STATUS)
+        headers: Headers = []
+        if status == 401:
+            headers.append((b"www-authenticate", b'Basic realm="pypi"'))
+        if failure.retry_after is not None:
+            headers.append((b"retry-after", b"%d" % failure.retry_after))
+        return FailureAnswer(status, title, failure.message, headers, render)
+
+    def answer_http_exception(_request: Request, fault: HTTPException) -> Response:
+        """What the router refuses: 404, 405 with Allow, and our own 406."""
+        headers = [(name.lower().encode(), value.encode()) for name, value in (fault.headers or {}).items()]
+        title = {404: "Not Found", 405: "Method Not Allowed", 406: "Not Acceptable"}.get(fault.status_code, "Error")
+        return FailureAnswer(fault.status_code, title, fault.detail, headers, render)
+
+    def answer_fault(_request: Request, _fault: Exception) -> Response:
+        """A fault of ours: logged with its traceback by the server, one line for the client."""
+        return FailureAnswer(500, "Internal Server Error", "the server made a mistake; its log says more")
+
+    return {Failure: answer_failure, HTTPException: answer_http_exception, Exception: answer_fault}
 
 
-def answer_http_exception(_request: Request, fault: Exception) -> FailureAnswer:
-    """What the router refuses: 404, 405 with Allow, and our own 406."""
-    assert isinstance(fault, HTTPException)
-    headers = [(name.lower().encode(), value.encode()) for name, value in (fault.headers or {}).items()]
-    title = {404: "Not Found", 405: "Method Not Allowed", 406: "Not Acceptable"}.get(fault.status_code, "Error")
-    return FailureAnswer(fault.status_code, title, fault.detail, headers)
-
-
-def answer_fault(_request: Request, _fault: Exception) -> FailureAnswer:
-    """A fault of ours: logged with its traceback by the server, one line for the client."""
-    return FailureAnswer(500, "Internal Server Error", "the server made a mistake; its log says more")
-
-
-def _wants_json(accept: bytes | None) -> bool:
+def _prefers(media_type: str, accept: bytes | None) -> bool:
+    """Whether the client names the type, and nothing that it would rather have."""
     ranges = _parse_accept(accept.decode("latin-1")) if accept else []
-    json_quality, json_specificity = _weigh("application/json", ranges)
-    text_quality, _ = _weigh("text/plain", ranges)
-    return json_specificity == 3 and json_quality > 0 and json_quality >= text_quality
+    quality, specificity = _weigh(media_type, ranges)
+    return specificity == 3 and quality > 0 and quality >= max(other for _, _, other in ranges)

@@ -52,8 +52,10 @@ def newest_version(project: Project) -> str:
 
 def find_version(project: Project, wanted: str) -> str:
     """The version as the project spells it. Raises NotFound."""
+    key = sort_key(wanted)
     for file in project.files:
-        if file.version == wanted or (wanted and sort_key(file.version)[:2] == sort_key(wanted)[:2]):
+        # Texts that PEP 440 cannot read are only equal to themselves.
+        if file.version == wanted or (key[0] and sort_key(file.version)[:2] == key[:2]):
             return file.version
     raise NotFound(f"{project.name} {wanted[:100]!a} is not here")
 

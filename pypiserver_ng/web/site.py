@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from pypiserver_ng import __version__
 from pypiserver_ng.auth import Gate
-from pypiserver_ng.errors import NotFound, Unauthenticated
+from pypiserver_ng.errors import NotFound, Unauthenticated, Unavailable
 from pypiserver_ng.index import Index
 from pypiserver_ng.metadata import CoreMetadata
 from pypiserver_ng.model import Action, File, Project, is_project_name, normalize_name
@@ -51,7 +51,7 @@ class Site:
     async def may_list(self, scope: Scope) -> bool:
         try:
             await self.gate.authorize(Action.LIST, http.header(scope, b"authorization"))
-        except Unauthenticated:
+        except (Unauthenticated, Unavailable):
             return False
         return True
 
@@ -61,6 +61,11 @@ class Site:
         age = b"private, no-cache" if self.private else b"no-cache"
         headers: http.Headers = [*_SECURITY, (b"cache-control", age), (b"vary", b"Host")]
         await http.send_bytes(send, status, content, b"text/html; charset=utf-8", headers)
+
+    def render_failure(self, scope: Scope, status: int, title: str, message: str) -> bytes:
+        """What a browser sees instead of one line of text."""
+        here = {"base": self.context(scope)["base"], "version": __version__}
+        return self.templates.render("error.html", **here, status=status, title=title, message=message, hint=None)
 
     def context(self, scope: Scope) -> dict[str, Any]:
         """What every page knows: the way back to the root, and this server's URL as the reader sees it."""
@@ -175,7 +180,8 @@ class ToSite:
         asked: str = scope["path_params"]["project"]
         if not is_project_name(asked):
             raise NotFound(f"{asked[:100]!a} is not a project name")
-        await http.redirect(scope, send, f"project/{normalize_name(asked)}/")
+        version: str | None = scope["path_params"].get("version")
+        await http.redirect(scope, send, f"project/{normalize_name(asked)}/" + (f"{version}/" if version else ""))
 
 
 def _hit(found: Any) -> dict[str, Any]:
@@ -255,6 +261,7 @@ def routes(site: Site) -> list[BaseRoute]:
         ("/project/{project}/", ProjectSite(site)),
         ("/project/{project}", ToSite()),
         ("/project/{project}/{version}/", ProjectSite(site)),
+        ("/project/{project}/{version}", ToSite()),
         ("/-/search", Search(site)),
         ("/-/style.css", Stylesheet(site)),
     )

@@ -13,6 +13,7 @@ from pypiserver_ng.model import Action, Identity, Upload, is_project_name, norma
 from pypiserver_ng.storage import translate_os_error
 from pypiserver_ng.web import http
 from pypiserver_ng.web.form import ClientLeft, Form, read_form
+from pypiserver_ng.web.forwarded import base_url
 
 _log = logging.getLogger(__name__)
 
@@ -102,9 +103,19 @@ class UploadForm:
 
 
 def refuse_cross_site(scope: Scope) -> None:
-    """A page of another site must not use the credentials that a browser remembers for this one."""
-    if http.header(scope, b"sec-fetch-site") in {b"cross-site", b"same-site"}:
+    """A page of another site must not use the credentials that a browser remembers for this one.
+
+    Browsers say where a form comes from in Sec-Fetch-Site, and over plain http only in Origin; tools send neither.
+    """
+    origin = http.header(scope, b"origin")
+    is_foreign = origin is not None and _host(origin.decode("latin-1")) != _host(base_url(scope))
+    if is_foreign or http.header(scope, b"sec-fetch-site") in {b"cross-site", b"same-site"}:
         raise Denied("this form was sent by a page of another site")
+
+
+def _host(url: str) -> str:
+    # Without the scheme: a proxy in front may speak https without telling.
+    return url.partition("//")[2].partition("/")[0].lower()
 
 
 def routes(index: Index, gate: Gate, max_upload_size: int) -> list[BaseRoute]:

@@ -21,6 +21,8 @@ from pypiserver_ng.web.upload import refuse_cross_site
 
 _MOST_BODY = 1024 * 1024
 _MOST_TERMS = 100
+#: Characters; the database refuses to look for much longer ones.
+_LONGEST_TERM = 200
 _MOST_DEPTH = 100
 
 _PARSE_ERROR = -32700
@@ -78,8 +80,8 @@ def _terms(parameters: tuple[Any, ...]) -> list[str]:
         else _each(spec)
     )
     terms = list(dict.fromkeys(value.strip() for value in values if isinstance(value, str) and value.strip()))
-    if len(terms) > _MOST_TERMS:
-        raise Invalid(f"search takes at most {_MOST_TERMS} terms")
+    if len(terms) > _MOST_TERMS or any(len(term) > _LONGEST_TERM for term in terms):
+        raise Invalid(f"search takes at most {_MOST_TERMS} terms of {_LONGEST_TERM} characters")
     return terms
 
 
