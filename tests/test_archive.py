@@ -207,6 +207,11 @@ BAD_WHEELS: dict[str, tuple[Callable[[], bytes], str]] = {
         "extra field",
     ),
     "a malformed extra field": (lambda: make_wheel(Member(b"demo/x", extra=b"\1\0\x20\0")), "extra field"),
+    "an extra field cut short": (lambda: make_wheel(Member(b"demo/x", extra=b"\0")), "extra field"),
+    "more members than any wheel has": (
+        lambda: add_zip64_end(make_wheel(here=0xFFFF, total=0xFFFF), here=200_000, total=200_000),
+        "more than 100000 members",
+    ),
     "a zip64 field that contradicts": (
         lambda: make_wheel(Member(b"demo/x", b"x", extra=struct.pack("<2HQ", 1, 8, 9))),
         "contradict",
@@ -290,6 +295,13 @@ def test_a_zip_that_is_no_sdist_is_refused(tmp_path: Path, files: dict[str, byte
         inspect(tmp_path, ZIP_SDIST, zip_of(files))
 
 
+def test_a_zip_sdist_with_a_damaged_member_is_refused(tmp_path: Path) -> None:
+    """Sdists have no RECORD, but the zip's own checksums hold."""
+    damaged = Member(b"demo-1.0/x", b"x", local={"crc": 1}, central={"crc": 1})
+    with pytest.raises(Invalid, match="damaged member"):
+        inspect(tmp_path, ZIP_SDIST, make_zip([Member(b"demo-1.0/PKG-INFO", METADATA), damaged]))
+
+
 FOUND = {
     "an empty file": (WHEEL, b"", Found(None, complete=False, problem="The file is empty")),
     "one byte of a zip": (WHEEL, b"P", None),
@@ -327,6 +339,15 @@ FOUND = {
             None,
             complete=True,
             problem="The archive has a member larger than 16 MiB: 'demo-1.0.dist-info/METADATA'",
+        ),
+    ),
+    "an encrypted METADATA": (
+        WHEEL,
+        make_zip([Member(f"{INFO}/METADATA".encode(), METADATA, flags=1)]),
+        Found(
+            None,
+            complete=True,
+            problem="The archive has a member that cannot be read: 'demo-1.0.dist-info/METADATA'",
         ),
     ),
     "an egg": ("demo-1.0-py3.11.egg", zip_of({"EGG-INFO/PKG-INFO": METADATA}), Found(METADATA, complete=True)),

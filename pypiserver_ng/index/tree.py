@@ -69,5 +69,8 @@ class Tree:
         return os.path.isdir(full) or not os.path.lexists(full)  # noqa: PTH112
 
     def _is_gone(self, root: str, path: str) -> bool:
-        # A directory that is no longer served is gone with everything in it.
-        return root not in self._directory.roots or self._directory.look(root, path) is None
+        # A directory that is no longer served is gone with everything in it; one that is served and missing is
+        # a share that will come back, and until then nothing of it may be asked from upstream.
+        if root not in self._directory.roots:
+            return True
+        return os.path.isdir(root) and self._directory.look(root, path) is None  # noqa: PTH112

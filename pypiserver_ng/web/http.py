@@ -36,6 +36,18 @@ _log = logging.getLogger(__name__)
 
 Headers = list[tuple[bytes, bytes]]
 
+_CONTENT_SECURITY = (
+    b"default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; "
+    b"frame-ancestors 'none'"
+)
+#: What every page for people carries: nothing runs, nothing is loaded from elsewhere, no other site may frame it.
+SECURITY: Headers = [
+    (b"content-security-policy", _CONTENT_SECURITY),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+
 _STATUS: dict[type[Failure], tuple[int, str]] = {
     Invalid: (400, "Bad Request"),
     Unauthenticated: (401, "Unauthorized"),
@@ -92,6 +104,8 @@ def negotiate(accept: bytes | None, query: bytes) -> str | None:
     chosen = None
     for name, served in _OFFERED.items():
         quality, specificity = _weigh(name, ranges)
+        if name in _LATEST and specificity < 3:
+            continue  # "latest" is another name of a type, not a type of its own
         # For a bare */* plain HTML comes first, else the order of MEDIA_TYPES.
         order = 0 if specificity == 1 and served == pages.PLAIN_HTML_TYPE else 1 + pages.MEDIA_TYPES.index(served)
         candidate = (quality, specificity, -order)
@@ -212,7 +226,9 @@ class FailureAnswer(Response):
     ) -> None:
         super().__init__(status_code=status)
         self._title = title
-        self._message = " ".join(message.split())[:_LONGEST_MESSAGE]
+        # What a client sent may come back in it, and it may end on a terminal.
+        line = "".join(char if char.isprintable() else "?" for char in " ".join(message.split()))
+        self._message = line[:_LONGEST_MESSAGE]
         self._extra = headers or []
         self._render = render
 
@@ -220,6 +236,8 @@ class FailureAnswer(Response):
         headers: Headers = [*self._extra, (b"cache-control", b"no-store")]
         reason = f"{self._title}: {self._message}" if scope["method"] == "POST" else self._title
         content, content_type = self._represent(scope)
+        if content_type.startswith(b"text/html"):
+            headers += SECURITY
         await send_bytes(send, self.status_code, content, content_type, headers, reason)
 
     def _represent(self, scope: Scope) -> tuple[bytes, bytes]:

@@ -1,5 +1,6 @@
 """Pages for people: home, project, search. Their look is in `templates/`; nothing here knows HTML."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,18 +22,8 @@ from pypiserver_ng.web.templating import Templates, render_description, render_w
 
 _RECENT = 20
 _MOST_RESULTS = 200
+_MOST_RENDERING = 4
 _SCHEMES = ("http://", "https://", "mailto:")
-
-_CONTENT_SECURITY = (
-    b"default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; "
-    b"frame-ancestors 'none'"
-)
-_SECURITY: http.Headers = [
-    (b"content-security-policy", _CONTENT_SECURITY),
-    (b"referrer-policy", b"same-origin"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +50,7 @@ class Site:
         """Rendering takes a thread: a README may be long."""
         content = await self.index.run(render)
         age = b"private, no-cache" if self.private else b"no-cache"
-        headers: http.Headers = [*_SECURITY, (b"cache-control", age), (b"vary", b"Host")]
+        headers: http.Headers = [*http.SECURITY, (b"cache-control", age), (b"vary", b"Host")]
         await http.send_bytes(send, status, content, b"text/html; charset=utf-8", headers)
 
     def render_failure(self, scope: Scope, status: int, title: str, message: str) -> bytes:
@@ -120,6 +111,7 @@ class ProjectSite:
 
     def __init__(self, site: Site) -> None:
         self._site = site
+        self._rendering = asyncio.Semaphore(_MOST_RENDERING)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         site = self._site
@@ -140,7 +132,9 @@ class ProjectSite:
         def render() -> bytes:
             return site.templates.render("project.html", **context, **_describe(project, version, metadata, context))
 
-        await site.send(scope, send, render)
+        # A hostile README may take its renderer ten seconds; that must not take all threads.
+        async with self._rendering:
+            await site.send(scope, send, render)
 
 
 class Search:
@@ -256,11 +250,12 @@ def _file(file: File, base: str) -> dict[str, Any]:
 
 
 def routes(site: Site) -> list[BaseRoute]:
+    project = ProjectSite(site)
     pages: Sequence[tuple[str, Any]] = (
         ("/", Home(site)),
-        ("/project/{project}/", ProjectSite(site)),
+        ("/project/{project}/", project),
         ("/project/{project}", ToSite()),
-        ("/project/{project}/{version}/", ProjectSite(site)),
+        ("/project/{project}/{version}/", project),
         ("/project/{project}/{version}", ToSite()),
         ("/-/search", Search(site)),
         ("/-/style.css", Stylesheet(site)),
