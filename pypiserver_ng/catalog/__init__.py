@@ -29,8 +29,6 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-#: The last microsecond that a datetime can hold: file systems know later ones.
-_LATEST = 253_402_300_799_999_999
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,8 +329,7 @@ _UNREAD = dict.fromkeys(("sha256", "md5", "blake2b_256", "requires_python", "sum
 
 def _found_values(presence: Presence) -> dict[str, Any]:
     # PEP 700's upload-time of a file that was copied in is the time it was last written.
-    written = min(max(presence.mtime_ns // 1000, 0), _LATEST)
-    return _presence_values(presence) | _UNREAD | {"upload_time": written}
+    return _presence_values(presence) | _UNREAD | {"upload_time": presence.mtime_ns // 1000}
 
 
 def _upsert(columns: Iterable[str], *, if_changed: bool = False) -> Any:

@@ -28,7 +28,7 @@ from pypiserver_ng.index.watcher import Watcher
 from pypiserver_ng.metadata import CoreMetadata, parse_metadata
 from pypiserver_ng.model import Body, Elsewhere, File, Found, Identity, Kind, NormalizedName, Project, Upload
 from pypiserver_ng.policy import Decision, Origin, Policy
-from pypiserver_ng.storage import Directory, MetadataStore, Scratch, translate_os_error
+from pypiserver_ng.storage import Directory, MetadataStore, Scratch, mtime_of, translate_os_error
 from pypiserver_ng.upstream import Upstream
 
 _log = logging.getLogger(__name__)
@@ -228,7 +228,7 @@ class Index:
         except OSError:
             return None
         status = os.fstat(fd)
-        if (status.st_size, status.st_mtime_ns) == (file.size, file.mtime_ns):
+        if (status.st_size, mtime_of(status)) == (file.size, file.mtime_ns):
             return fd
         os.close(fd)
         return None

@@ -12,7 +12,7 @@ from pypiserver_ng.catalog import Contents, Known, Presence
 from pypiserver_ng.errors import Invalid
 from pypiserver_ng.metadata import parse_metadata
 from pypiserver_ng.model import Kind
-from pypiserver_ng.storage import Directory, MetadataStore, hash_stream, is_being_written
+from pypiserver_ng.storage import Directory, MetadataStore, hash_stream, is_being_written, mtime_of
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Reader:
         fd = self._directory.open(presence.root, presence.path)
         with open(fd, "rb", buffering=0) as stream:  # noqa: PTH123 - a descriptor, not a path
             before = os.fstat(fd)
-            if (before.st_size, before.st_mtime_ns) != (presence.size, presence.mtime_ns):
+            if (before.st_size, mtime_of(before)) != (presence.size, presence.mtime_ns):
                 return None
             found = inspect_found(self._directory.locate(presence.root, presence.path), presence.parsed)
             sound = found.complete and not found.problem and presence.parsed.kind not in _OPAQUE

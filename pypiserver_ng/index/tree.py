@@ -1,5 +1,6 @@
 """Brings the catalog up to what lies in the package directories. Blocking code, called in threads."""
 
+import contextlib
 import logging
 import os
 import threading
@@ -34,7 +35,7 @@ class Tree:
         if any(parse_found(path.rpartition("/")[2]) is None and self._is_directory(root, path) for root, path in paths):
             return self.scan()
         stamps = self._catalog.stamps([path for _, path in paths])
-        seen = [file for root, path in paths if (file := self._directory.look(root, path))]
+        seen = [file for root, path in paths if (file := self._see(root, path))]
         present = {(file.root, file.path) for file in seen}
         gone = [key for key in paths if key in stamps and key not in present]
         return self._apply(stamps, seen, gone)
@@ -59,8 +60,14 @@ class Tree:
     def _recheck(self, file: Seen) -> Presence | None:
         """The file as it is at this moment, if it is a distribution."""
         parsed = parse_found(file.filename)
-        now = self._directory.look(file.root, file.path) if parsed else None
+        now = self._see(file.root, file.path) if parsed else None
         return Presence(now.root, now.path, parsed, now.size, now.mtime_ns) if parsed and now else None
+
+    def _see(self, root: str, path: str) -> Seen | None:
+        # What cannot be looked at must not keep the rest from being noticed.
+        with contextlib.suppress(OSError):
+            return self._directory.look(root, path)
+        return None
 
     @staticmethod
     def _is_directory(root: str, path: str) -> bool:
@@ -73,4 +80,7 @@ class Tree:
         # a share that will come back, and until then nothing of it may be asked from upstream.
         if root not in self._directory.roots:
             return True
-        return os.path.isdir(root) and self._directory.look(root, path) is None  # noqa: PTH112
+        try:
+            return os.path.isdir(root) and self._directory.look(root, path) is None  # noqa: PTH112
+        except OSError:
+            return False

@@ -4,7 +4,7 @@ Nothing here knows what a file means. Publishing never overwrites unless it is t
 is durable: bytes, then the name, each flushed to the disk.
 """
 
-from pypiserver_ng.storage.directory import Directory, Exists, Seen, is_being_written, translate_os_error
+from pypiserver_ng.storage.directory import Directory, Exists, Seen, is_being_written, mtime_of, translate_os_error
 from pypiserver_ng.storage.scratch import Scratch, hash_stream
 from pypiserver_ng.storage.sidecar import MetadataStore, make_private_directory
 
@@ -17,5 +17,6 @@ __all__ = [
     "hash_stream",
     "is_being_written",
     "make_private_directory",
+    "mtime_of",
     "translate_os_error",
 ]

@@ -22,6 +22,7 @@ from pypiserver_ng.storage.scratch import Scratch, sweep_scratch
 _log = logging.getLogger(__name__)
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -82,13 +83,15 @@ class Directory:
         return seen, failed
 
     def look(self, root: str, path: str) -> Seen | None:
-        """The file as it is now, or None when it is gone, or where a scan does not go."""
+        """The file as it is now, or None when it is gone, or where a scan does not go. Raises OSError."""
         if _is_behind_link(root, path):
             return None
         try:
             status = os.stat(f"{root}/{path}")  # noqa: PTH116 - a stat result, without a Path on the way
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        except OSError as fault:
+            if fault.errno in _GONE:
+                return None
+            raise
         return _seen(root, path, status) if stat.S_ISREG(status.st_mode) else None
 
     def locate(self, root: str, path: str) -> Path:
@@ -205,7 +208,12 @@ def _is_utf8(name: str) -> bool:
 
 
 def _seen(root: str, path: str, status: os.stat_result) -> Seen:
-    return Seen(root, path, status.st_size, status.st_mtime_ns)
+    return Seen(root, path, status.st_size, mtime_of(status))
+
+
+def mtime_of(status: os.stat_result) -> int:
+    """When the file was last written, in nanoseconds since 1970, or the year 2262 if later: what 64 bits hold."""
+    return min(status.st_mtime_ns, 2**63 - 1)
 
 
 def _sync_directory(path: str) -> None:

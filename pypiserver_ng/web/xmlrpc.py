@@ -63,7 +63,7 @@ def _parse(body: bytes) -> tuple[tuple[Any, ...], str]:
         raise xmlrpc.client.Fault(_PARSE_ERROR, "the call has too many values")
     target = xmlrpc.client.Unmarshaller()
     try:
-        parser = DefusedExpatParser(target)
+        parser = DefusedExpatParser(target, forbid_dtd=True)
         parser.feed(body)
         parser.close()
         parameters = cast("tuple[Any, ...]", target.close())
