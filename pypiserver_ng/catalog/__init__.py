@@ -95,19 +95,19 @@ class Catalog:
     # Reading
 
     def serial(self) -> int:
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return _serial(connection)
 
     def changes_since(self, serial: int) -> list[Change]:
         """Every project changed after `serial`, once each, also those that have no file any more."""
         query = select(projects).where(projects.c.serial > serial)
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return [Change(NormalizedName(row.name), row.serial, row.files) for row in connection.execute(query)]
 
     def project_files(self, name: NormalizedName) -> tuple[int, list[Known]]:
         """The project's serial and its rows, as they were at one moment."""
         query = select(files).where(files.c.project == name).order_by(files.c.id)
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             serial = connection.scalar(select(projects.c.serial).where(projects.c.name == name)) or 0
             return serial, [_to_known(row) for row in connection.execute(query)]
 
@@ -122,12 +122,12 @@ class Catalog:
         query = select(files.c.root, files.c.path, files.c.id, files.c.size, files.c.mtime_ns)
         if paths is not None:
             query = query.where(files.c.path.in_(paths))
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return {(row[0], row[1]): (row[2], row[3], row[4]) for row in connection.execute(query)}
 
     def tombstone(self, filename: str) -> str | None:
         """The sha256 that a deleted name had."""
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return connection.scalar(select(tombstones.c.sha256).where(tombstones.c.filename == filename))
 
     def search(self, terms: Sequence[str]) -> list[Found]:
@@ -144,7 +144,7 @@ class Catalog:
         return self._search_rows(query)
 
     def _search_rows(self, query: Any) -> list[Found]:
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return [
                 Found(NormalizedName(row[0]), row[1], row[2], row[3], from_microseconds(row[4]))
                 for row in connection.execute(query)
@@ -152,7 +152,7 @@ class Catalog:
 
     def _known(self, condition: ColumnElement[bool], limit: int | None = None) -> list[Known]:
         query = select(files).where(condition).order_by(files.c.id).limit(limit)
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return [_to_known(row) for row in connection.execute(query)]
 
     # Writing
@@ -213,6 +213,16 @@ class Catalog:
                 }
                 connection.execute(upsert(tombstones).values(grave).on_conflict_do_nothing())
             _count(connection, touched)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """One snapshot. Raises Unavailable when the catalog cannot be read."""
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except OperationalError as fault:
+            _log.error("the catalog cannot be read: %s", fault.orig)
+            raise Unavailable("the server's catalog cannot be read just now", retry_after=5) from fault
 
     @contextmanager
     def _change(self) -> Iterator[tuple[Connection, int]]:

@@ -43,8 +43,8 @@ def _name_command(arguments: Sequence[str]) -> list[str]:
     with_value = {flag for setting in SETTINGS if setting.form == "value" for flag in flags_of(setting)} | {"--config"}
     position = 0
     while position < len(arguments) and arguments[position].startswith("-") and arguments[position] != "--":
-        if arguments[position] in {"--help", "--version"} and position == 0:
-            return list(arguments)
+        if arguments[position] == "--version" or (arguments[position] == "--help" and position == 0):
+            return [arguments[position]]
         position += 2 if arguments[position] in with_value else 1
     if position < len(arguments) and arguments[position] in _group.commands:
         return [arguments[position], *arguments[:position], *arguments[position + 1 :]]

@@ -63,7 +63,7 @@ class Index:
         self._private = private_pages
         self._reader = Reader(directory, metadata)
         self._tree = Tree(catalog, directory)
-        self._intake = Intake(catalog, directory, metadata, overwrite=overwrite)
+        self._intake = Intake(catalog, directory, metadata, self._tree.lock, overwrite=overwrite)
         self._watcher = Watcher(directory.roots, self._compare)
         # Questions never wait behind background reading.
         self._threads = ThreadPoolExecutor(32, thread_name_prefix="index")

@@ -3,8 +3,10 @@
 Bytes first, then one catalog transaction: the catalog never names a file that is not there.
 """
 
+import contextlib
 import hmac
 import logging
+import threading
 from datetime import UTC, datetime
 
 from packaging.version import InvalidVersion, Version
@@ -15,7 +17,7 @@ from pypiserver_ng.errors import Conflict, Failure, Invalid
 from pypiserver_ng.filenames import parse_upload
 from pypiserver_ng.metadata import CoreMetadata, validate_metadata
 from pypiserver_ng.model import Digests, Identity, Kind, ParsedFilename, Upload, normalize_name
-from pypiserver_ng.storage import Directory, Exists, MetadataStore, Scratch, hash_stream, translate_os_error
+from pypiserver_ng.storage import Directory, Exists, MetadataStore, Scratch, Seen, hash_stream, translate_os_error
 
 _log = logging.getLogger(__name__)
 
@@ -23,10 +25,20 @@ _DIGEST_FIELDS = {"sha256_digest": "sha256", "md5_digest": "md5", "blake2_256_di
 
 
 class Intake:
-    def __init__(self, catalog: Catalog, directory: Directory, metadata: MetadataStore, *, overwrite: bool) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        directory: Directory,
+        metadata: MetadataStore,
+        lock: threading.Lock,
+        *,
+        overwrite: bool,
+    ) -> None:
         self._catalog = catalog
         self._directory = directory
         self._metadata = metadata
+        #: The tree's: nobody forgets or finds a file while it is held.
+        self._lock = lock
         self._overwrite = overwrite
 
     def add(self, upload: Upload, scratch: Scratch, identity: Identity) -> None:
@@ -81,26 +93,50 @@ class Intake:
         )
 
     def _publish(self, parsed: ParsedFilename, scratch: Scratch, contents: Contents, identity: Identity) -> None:
-        published = True
-        try:
-            seen = self._directory.publish(scratch, parsed.filename, overwrite=self._overwrite)
-        except Exists:
-            published = False
-            # Another upload of this name was quicker; it may not be in the catalog yet.
-            presence = Presence(self._directory.roots[0], parsed.filename, parsed, 0, 0)
+        if self._overwrite:
+            # One replacement at a time, so that the catalog names the bytes that won.
+            with self._lock:
+                seen = self._directory.publish(scratch, parsed.filename, overwrite=True)
+                self._record(seen, parsed, contents, identity)
+            return
+        while True:
+            try:
+                seen = self._directory.publish(scratch, parsed.filename, overwrite=False)
+            except Exists:
+                if self._join(parsed, contents, identity):
+                    return
+            else:
+                self._record_new(seen, parsed, contents, identity)
+                return
+
+    def _join(self, parsed: ParsedFilename, contents: Contents, identity: Identity) -> bool:
+        """Take the file that another upload of this name published first, if it has the same bytes.
+
+        Returns False when it was deleted meanwhile. Raises Conflict when it has other bytes.
+        """
+        presence = Presence(self._directory.roots[0], parsed.filename, parsed, 0, 0)
+        with self._lock:
+            seen = self._directory.look(presence.root, presence.path)
+            if seen is None:
+                return False
             _expect_same(parsed.filename, self._hash(presence), contents.digests.sha256)
-            found = self._directory.look(presence.root, presence.path)
-            if found is None:
-                raise Conflict(f"File already exists: {parsed.filename} was deleted just now; try again") from None
-            seen = found
-        presence = Presence(seen.root, seen.path, parsed, seen.size, seen.mtime_ns)
+            self._record(seen, parsed, contents, identity)
+        return True
+
+    def _record_new(self, seen: Seen, parsed: ParsedFilename, contents: Contents, identity: Identity) -> None:
         try:
-            self._catalog.add_upload(presence, contents, datetime.now(UTC), identity.user)
+            self._record(seen, parsed, contents, identity)
         except Failure:
-            # Refused means refused: without its row the file would turn up at the next scan.
-            if published and not self._overwrite:
-                self._directory.delete(seen.root, seen.path)
+            # Refused means refused: without its row the file would turn up at the next scan. Another upload of the
+            # same bytes may have recorded it, though, and was told so.
+            with self._lock, contextlib.suppress(Failure):
+                if not self._catalog.files_named(parsed.filename):
+                    self._directory.delete(seen.root, seen.path)
             raise
+
+    def _record(self, seen: Seen, parsed: ParsedFilename, contents: Contents, identity: Identity) -> None:
+        presence = Presence(seen.root, seen.path, parsed, seen.size, seen.mtime_ns)
+        self._catalog.add_upload(presence, contents, datetime.now(UTC), identity.user)
         _log.info("stored %s from %s", parsed.filename, identity.user or "anyone")
 
 

@@ -12,6 +12,9 @@ from pypiserver_ng.storage import Directory, Seen
 
 _log = logging.getLogger(__name__)
 
+#: Above this, comparing everything is the cheaper way.
+_MOST_PATHS = 1000
+
 
 class Tree:
     def __init__(self, catalog: Catalog, directory: Directory) -> None:
@@ -32,6 +35,8 @@ class Tree:
 
     def look(self, paths: Sequence[tuple[str, str]]) -> bool:
         """Compare what changed, given as (root, path); everything if a directory came or went."""
+        if len(paths) > _MOST_PATHS:
+            return self.scan()
         if any(parse_found(path.rpartition("/")[2]) is None and self._is_directory(root, path) for root, path in paths):
             return self.scan()
         stamps = self._catalog.stamps([path for _, path in paths])

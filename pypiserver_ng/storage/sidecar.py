@@ -2,8 +2,11 @@
 
 import contextlib
 import hashlib
+import logging
 import secrets
 from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 
 class MetadataStore:
@@ -13,20 +16,27 @@ class MetadataStore:
         self._directory = directory
 
     def put(self, content: bytes) -> str:
-        """Keep the bytes; returns their sha256."""
+        """Keep the bytes if the disk lets us; returns their sha256."""
         digest = hashlib.sha256(content).hexdigest()
         if self.get(digest) is None:
-            path = self._path(digest)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f"{digest}.{secrets.token_hex(8)}")
             try:
-                partial.write_bytes(content)
-                # Replacing is right here: whatever lies there has the wrong bytes.
-                partial.replace(path)
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    partial.unlink()
+                self._write(self._path(digest), content)
+            except OSError as fault:
+                # They are read from the archive again when somebody asks.
+                _log.warning("cannot keep core metadata: %s", fault.strerror)
         return digest
+
+    @staticmethod
+    def _write(path: Path, content: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        try:
+            partial.write_bytes(content)
+            # Replacing is right here: whatever lies there has the wrong bytes.
+            partial.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink()
 
     def get(self, digest: str) -> bytes | None:
         """The bytes with this sha256, or None when they are missing or damaged."""
