@@ -70,15 +70,14 @@ _QUALITY = re.compile(r"(?:\A|;)\s*[qQ]\s*=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)\s
 _BAD_QUALITY = re.compile(r"(?:\A|;)\s*[qQ]\s*=")
 _ENTITY_TAG = re.compile(rb'(?:W/)?("[^"]*")|(\*)')
 _LONGEST_MESSAGE = 1000
+#: Bytes of a header value whose meaning is remembered; a client must not fill memory with others.
+_LONGEST_REMEMBERED = 1024
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
-    """The first value of a request header, given in lower case."""
-    for key, value in scope["headers"]:
-        if key == name:
-            result: bytes = value
-            return result
-    return None
+    """A request header's value, its name given in lower case; several lines are one list (RFC 9110, 5.2)."""
+    values = [value for key, value in scope["headers"] if key == name]
+    return b", ".join(values) if values else None
 
 
 def query_value(scope: Scope, name: str) -> str:
@@ -87,13 +86,18 @@ def query_value(scope: Scope, name: str) -> str:
     return values[-1] if values else ""
 
 
-@lru_cache(maxsize=512)
 def negotiate(accept: bytes | None, query: bytes) -> str | None:
     """The media type of a simple page, or None when nothing that is offered is acceptable.
 
     `?format=` beats `Accept`. Without a preference the answer is text/html, as clients that parse HTML send ``*/*``
     or nothing at all; among equals the richest explicit type wins.
     """
+    is_usual = len(accept or b"") + len(query) <= _LONGEST_REMEMBERED
+    return _negotiate(accept, query) if is_usual else _negotiate.__wrapped__(accept, query)
+
+
+@lru_cache(maxsize=512)
+def _negotiate(accept: bytes | None, query: bytes) -> str | None:
     if query and (wanted := parse_qs(query.decode("latin-1")).get("format")):
         # A form decoder reads the "+" of "v1+json" as a space.
         return _OFFERED.get(wanted[-1].strip().lower().replace(" ", "+"))
@@ -145,9 +149,14 @@ def _weigh(name: str, ranges: Sequence[tuple[str, str, float]]) -> tuple[float, 
     return best[1], best[0]
 
 
-@lru_cache(maxsize=512)
 def choose_coding(accept_encoding: bytes | None) -> str:
     """Gzip where the client takes it, else identity."""
+    is_usual = len(accept_encoding or b"") <= _LONGEST_REMEMBERED
+    return _choose_coding(accept_encoding) if is_usual else _choose_coding.__wrapped__(accept_encoding)
+
+
+@lru_cache(maxsize=512)
+def _choose_coding(accept_encoding: bytes | None) -> str:
     qualities: dict[str, float] = {}
     for part in (accept_encoding or b"").decode("latin-1").lower().split(","):
         name, _, parameters = part.partition(";")
@@ -200,9 +209,18 @@ async def send_bytes(
 
 async def redirect(scope: Scope, send: Send, target: str) -> None:
     """302 to `target`, a path below the index's own root, as a relative reference; the query is kept."""
-    here: str = scope["path"][len(scope.get("root_path", "")) + 1 :]
-    location = ("../" * here.count("/") + quote(target, safe="/+!")).encode() or b"./"
+    location = (way_to_root(scope) + quote(target, safe="/+!")).encode() or b"./"
     await send_redirect(scope, send, location)
+
+
+def way_to_root(scope: Scope) -> str:
+    """From the requested path back to the index's root: "", "../", "../../" and so on.
+
+    Counted on the path as it was sent, as clients do: a "%2F" in it is no step.
+    """
+    sent: bytes = scope["raw_path"]
+    prefix: str = scope.get("root_path", "")
+    return "../" * (sent.count(b"/") - prefix.count("/") - 1)
 
 
 async def send_redirect(scope: Scope, send: Send, location: bytes) -> None:
@@ -244,7 +262,8 @@ class FailureAnswer(Response):
         accept = header(scope, b"accept")
         if _prefers("application/json", accept):
             problem = {
-                "code": self._title.lower().replace(" ", "_"),
+                # The only key that uv shows.
+                "code": self._message,
                 "title": f"{self.status_code} {self._title}",
                 "message": self._message,
             }

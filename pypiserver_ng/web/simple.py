@@ -18,14 +18,9 @@ class ProjectDetail:
         self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        accept = accept_encoding = authorization = None
-        for key, value in scope["headers"]:
-            if key == b"accept":
-                accept = value
-            elif key == b"accept-encoding":
-                accept_encoding = value
-            elif key == b"authorization":
-                authorization = value
+        accept = http.header(scope, b"accept")
+        accept_encoding = http.header(scope, b"accept-encoding")
+        authorization = http.header(scope, b"authorization")
         if self._gate.authorize_now(Action.LIST, authorization) is None:
             await self._gate.authorize(Action.LIST, authorization)
         media_type = http.negotiate(accept, scope["query_string"])

@@ -60,11 +60,10 @@ class Site:
 
     def context(self, scope: Scope) -> dict[str, Any]:
         """What every page knows: the way back to the root, and this server's URL as the reader sees it."""
-        here: str = scope["path"][len(scope.get("root_path", "")) + 1 :]
         url = base_url(scope)
         host = url.split("/")[2]
         return {
-            "base": "../" * here.count("/") or "./",
+            "base": http.way_to_root(scope) or "./",
             "version": __version__,
             "url": url,
             "simple_url": f"{url}simple/",
