@@ -8,6 +8,7 @@ filename parsers alone: the canonical name is rebuilt from the parts and has to 
 """
 
 import re
+from collections.abc import Iterable
 
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
@@ -56,6 +57,23 @@ def sort_key(version: str) -> tuple[bool, Version, str]:
         return True, Version(version), version
     except ValueError:
         return False, _LOWEST, version
+
+
+def is_same_version(one: str, other: str) -> bool:
+    """Whether two texts are the same version: by PEP 440 where it can read both, else letter by letter."""
+    (readable, version, _), (other_readable, other_version, _) = sort_key(one), sort_key(other)
+    return one == other or (readable and other_readable and version == other_version)
+
+
+def newest_version(versions: Iterable[str]) -> str:
+    """The newest final version, or the newest at all; `versions` is not empty."""
+    ordered = sorted(versions, key=sort_key, reverse=True)
+    return next((text for text in ordered if _is_final(text)), ordered[0])
+
+
+def _is_final(text: str) -> bool:
+    readable, version, _ = sort_key(text)
+    return readable and not version.is_prerelease
 
 
 def expected_sdist(name: str, version: str, suffix: str = ".tar.gz") -> str:

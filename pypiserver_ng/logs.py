@@ -13,9 +13,9 @@ class _TextFormatter(logging.Formatter):
     """One event, one line: what a hostile name could smuggle in is escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        first, *rest = line.split("\n") if record.exc_info else [line]
-        return "\n".join([_escape(first), *rest])
+        text = super().format(record)
+        # Only a traceback has lines of its own; it may quote what a client sent, so each is escaped.
+        return "\n".join(map(_escape, text.split("\n"))) if record.exc_info else _escape(text)
 
 
 class _JsonFormatter(logging.Formatter):

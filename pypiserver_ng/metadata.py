@@ -59,6 +59,8 @@ _FOLD = re.compile(r"\n(?: {7}\|| {8})")
 _HEADER = re.compile(r"([!-9;-~]+):(.*)", re.DOTALL)
 _VERSIONS = re.compile(r"\A(?:1\.[012]|2\.[0-9]{1,3})\Z")
 #: What neither XML nor PostgreSQL can hold, and other control characters but tab and newline.
+#: Characters of a summary that are shown in lists.
+MAX_SUMMARY = 512
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 
 
@@ -113,6 +115,11 @@ def validate_metadata(raw: bytes, expected: ParsedFilename) -> CoreMetadata:
         message = "Invalid metadata: " + "; ".join(faults)
         raise Invalid(message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…")
     return _build(fields)
+
+
+def shorten_summary(summary: str | None) -> str | None:
+    """What lists and searches show of a summary: at most as much as the public index takes."""
+    return summary[:MAX_SUMMARY] if summary else None
 
 
 def _is_utf8(raw: bytes) -> bool:

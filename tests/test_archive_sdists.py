@@ -65,7 +65,8 @@ def find(tmp_path: Path, filename: str, content: bytes) -> Found:
     path.write_bytes(content)
     parsed = parse_found(filename)
     assert parsed is not None
-    return inspect_found(path, parsed)
+    with path.open("rb") as file:
+        return inspect_found(file, parsed)
 
 
 GOOD: dict[str, tuple[str, bytes]] = {

@@ -259,9 +259,9 @@ def test_the_newest_first(catalog: Catalog) -> None:
 
 
 def test_a_catalog_that_is_none(tmp_path: Path) -> None:
-    """One line says that it can be removed."""
+    """One line says that it can be moved away, and what is lost with it."""
     (tmp_path / "catalog.sqlite").write_bytes(b"not a database, but long enough to be looked into" * 100)
-    with pytest.raises(Invalid, match="remove it"):
+    with pytest.raises(Invalid, match="move it away"):
         Catalog(tmp_path)
 
 

@@ -58,7 +58,7 @@ def test_a_page_is_fresh_the_moment_an_upload_is_acknowledged(packages: Path) ->
             assert await house.index.root_page(KEY) is root
             await house.add(build_wheel("other", "1.0"))
             names = [project["name"] for project in json.loads((await house.index.root_page(KEY)).content)["projects"]]
-            assert names == ["demo", "other"] == await house.index.names()
+            assert names == ["demo", "other"] == await house.projects()
             assert await house.index.counts() == (2, 4)
 
     run(scenario())

@@ -40,7 +40,7 @@ def test_what_is_copied_in_is_listed_and_what_is_deleted_is_not(packages: Path) 
                 await house.index.file(file.path)
             (packages / SDIST.filename).unlink()
             await listed(house)
-            assert await house.index.names() == []
+            assert await house.projects() == []
 
     run(scenario())
 

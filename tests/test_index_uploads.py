@@ -81,7 +81,7 @@ def test_removing_a_release_removes_every_copy(tmp_path: Path) -> None:
             assert await house.index.remove(DEMO, "1.0", ANONYMOUS) == 6
             assert await house.files() == ()
             await house.index._compare(None)
-            assert await house.index.names() == []
+            assert await house.projects() == []
 
     run(scenario())
 
@@ -161,7 +161,7 @@ def test_a_refused_upload_leaves_nothing(packages: Path, built: Distribution, fo
             with pytest.raises(Invalid, match=word) as refused:
                 await house.add(built, **form)
             assert "\n" not in refused.value.message
-            assert (house.left_over(), await house.index.names()) == ([], [])
+            assert (house.left_over(), await house.projects()) == ([], [])
 
     run(scenario())
 

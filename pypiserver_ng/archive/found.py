@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 from pypiserver_ng.archive import tars, zips
@@ -25,6 +24,9 @@ _METADATA = {
     Kind.SDIST: re.compile(r"([^/]+)/PKG-INFO"),
 }
 
+#: Members that may be a file's metadata and are compared with its name.
+_MOST_CANDIDATES = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -38,23 +40,23 @@ class Found:
     problem: str | None = None
 
 
-def inspect_found(path: Path, parsed: ParsedFilename) -> Found:
-    """Look into a file whose name was read by `filenames.parse_found`.
+def inspect_found(file: BinaryIO, parsed: ParsedFilename) -> Found:
+    """Look into an open file, from its beginning, whose name was read by `filenames.parse_found`.
 
-    Quick for zip files, of which the end and the metadata are read; a tar is unpacked once, up to 2 GiB. Installers and
-    signatures are not looked into. Raises OSError where the file cannot be read, and nothing on its content.
+    The file is open already, so that what is learnt is of the same bytes that its caller hashes. Quick for zip
+    files, of which the end and the metadata are read; a tar is unpacked once, up to 2 GiB. Installers and signatures
+    are not looked into. Raises OSError where the file cannot be read, and nothing on its content.
     """
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(0)
-        if size == 0:
-            return Found(None, complete=False, problem="The file is empty")
-        for suffix, magic, title in _MAGICS:
-            if suffix.search(parsed.filename):
-                head = file.read(len(magic))
-                if not magic.startswith(head):
-                    return Found(None, complete=True, problem=f"The file is not {title}")
-                return _inspect(file, size, parsed, magic)
+    size = file.seek(0, 2)
+    file.seek(0)
+    if size == 0:
+        return Found(None, complete=False, problem="The file is empty")
+    for suffix, magic, title in _MAGICS:
+        if suffix.search(parsed.filename):
+            head = file.read(len(magic))
+            if not magic.startswith(head):
+                return Found(None, complete=True, problem=f"The file is not {title}")
+            return _inspect(file, size, parsed, magic)
     return Found(None, complete=True)
 
 
@@ -74,6 +76,8 @@ def _inspect_zip(file: BinaryIO, size: int, parsed: ParsedFilename) -> Found:
     problem = None if directory.end == size else "The archive has bytes after its end"
     matches = [(member, _METADATA[parsed.kind].fullmatch(member.name)) for member in directory.members]
     found = [(member, match[1]) for member, match in matches if match]
+    # A hostile archive may hold thousands of them, and a look at each takes time.
+    found = found[:_MOST_CANDIDATES]
     found.sort(key=lambda pair: not is_called(pair[1], parsed))
     if not found:
         return Found(None, complete=True, problem=problem or "The archive has no metadata")

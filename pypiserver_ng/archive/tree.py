@@ -15,6 +15,8 @@ MAX_METADATA = 16 * 2**20
 _MAX_PATH = 4096
 #: All directories' names together, in characters.
 _MAX_NAMES = 8 * 2**20
+#: Characters of a name-version; trying every dash of a longer one would take minutes.
+_LONGEST_NAME = 512
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
 _DRIVE = re.compile(r"\A[A-Za-z]:")
 
@@ -26,6 +28,8 @@ def quote(name: str) -> str:
 
 def is_called(name: str, parsed: ParsedFilename) -> bool:
     """Whether `name` is ``{name}-{version}`` of the file, in whatever spelling."""
+    if len(name) > _LONGEST_NAME:
+        return False
     head, _, tail = name.partition("-")
     while tail:
         if normalize_name(head) == parsed.name and _is_version(tail, parsed.version):

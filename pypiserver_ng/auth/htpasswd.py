@@ -37,21 +37,29 @@ class _Scheme:
     #: Matches a whole hash; its groups are what makes the hash slow.
     pattern: re.Pattern[str]
     handler: Any
+    #: The largest of each group that is accepted: one login must not stop the others.
+    most: tuple[int, ...] = ()
     #: Bytes of a password that count. bcrypt ignores the rest, so a longer one must not match.
     longest: int = LONGEST_PASSWORD
 
 
+#: Rounds of sha-crypt that one login may cost: about a second.
+_MOST_ROUNDS = 2_000_000
 #: The explicit list. A line that fits none of these never matches: guessing from the text would take an unknown
 #: hash for a plaintext password, and so let the hash itself log in.
 _SCHEMES = (
-    _Scheme(re.compile(rf"\$2[aby]\$([0-9]{{2}})\${_B64}{{53}}"), bcrypt, longest=72),
+    _Scheme(re.compile(rf"\$2[aby]\$([0-9]{{2}})\${_B64}{{53}}"), bcrypt, most=(16,), longest=72),
     _Scheme(re.compile(rf"\$apr1\$[^$]{{0,8}}\${_B64}{{22}}"), apr_md5_crypt),
     _Scheme(re.compile(r"\{SHA\}[+/A-Za-z0-9]{27}="), ldap_sha1),
-    _Scheme(re.compile(rf"\$5\$(?:rounds=([0-9]+)\$)?[^$]{{0,16}}\${_B64}{{43}}"), sha256_crypt),
-    _Scheme(re.compile(rf"\$6\$(?:rounds=([0-9]+)\$)?[^$]{{0,16}}\${_B64}{{86}}"), sha512_crypt),
+    _Scheme(re.compile(rf"\$5\$(?:rounds=([0-9]+)\$)?[^$]{{0,16}}\${_B64}{{43}}"), sha256_crypt, most=(_MOST_ROUNDS,)),
+    _Scheme(re.compile(rf"\$6\$(?:rounds=([0-9]+)\$)?[^$]{{0,16}}\${_B64}{{86}}"), sha512_crypt, most=(_MOST_ROUNDS,)),
     _Scheme(
-        re.compile(r"\$argon2(?:i|d|id)\$(?:v=[0-9]+\$)?(m=[0-9]+,t=[0-9]+,p=[0-9]+)\$[+/A-Za-z0-9]+\$[+/A-Za-z0-9]+"),
+        re.compile(
+            r"\$argon2(?:i|d|id)\$(?:v=[0-9]+\$)?m=([0-9]+),t=([0-9]+),p=([0-9]+)\$[+/A-Za-z0-9]+\$[+/A-Za-z0-9]+"
+        ),
         argon2,
+        # KiB of memory, passes, lanes.
+        most=(256 * 1024, 20, 16),
     ),
 )
 
@@ -60,7 +68,7 @@ _NO_COLON = "no colon between user and hash; the line is ignored"
 _NO_USER = "no user before the colon; the line is ignored"
 _NO_HASH = "no hash after the user; this user cannot log in"
 _NOT_ACCEPTED = (
-    "not a whole hash of an accepted scheme (bcrypt, apr1, {SHA}, $5$, $6$, argon2); this user cannot log in, "
+    "not a whole hash of an accepted scheme and cost (bcrypt, apr1, {SHA}, $5$, $6$, argon2); this user cannot log in, "
     "set the password anew with `htpasswd -B`"
 )
 _DUPLICATE = "this user has an earlier line, which counts; the line is ignored"
@@ -159,6 +167,8 @@ def _recognize(text: str) -> _Entry | None:
         if match is None:
             continue
         try:
+            if any(int(cost) > most for cost, most in zip(match.groups("0"), scheme.most, strict=True)):
+                return None
             scheme.handler.from_string(text)  # knows which costs and salts are possible
         except Exception:
             return None

@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, delete, func, insert, inspect, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
 from pypiserver_ng.catalog import schema
-from pypiserver_ng.catalog.schema import files, projects, state, tombstones
+from pypiserver_ng.catalog.schema import files, mounts, projects, state, tombstones
 from pypiserver_ng.catalog.serial import SharedSerial
 from pypiserver_ng.catalog.sqlite import create_sqlite_engine
-from pypiserver_ng.errors import Invalid, NoSpace, Unavailable
+from pypiserver_ng.errors import Conflict, Invalid, NoSpace, Unavailable
 from pypiserver_ng.model import Digests, File, Found, Kind, NormalizedName, ParsedFilename
 
 _log = logging.getLogger(__name__)
@@ -81,9 +81,12 @@ class Catalog:
         self.shared = SharedSerial(state_dir / "serial")
         try:
             self._prepare()
+        except OperationalError as fault:
+            raise Invalid(f"the catalog {path} cannot be opened or written: {fault.orig}") from None
         except DatabaseError as fault:
             raise Invalid(
-                f"the catalog {path} cannot be used ({fault.orig}): remove it, and it is made again from the files"
+                f"the catalog {path} is damaged ({fault.orig}): move it away, and a new one is made from the files; "
+                "only the names of deleted uploads are lost"
             ) from None
         # Waiting here is fair and cheap; waiting in SQLite's busy handler is neither.
         self._writing = threading.Lock()
@@ -125,6 +128,17 @@ class Catalog:
         with self._reading() as connection:
             return {(row[0], row[1]): (row[2], row[3], row[4]) for row in connection.execute(query)}
 
+    def mounts(self) -> set[str]:
+        """Directories that were mounts when they were last looked at."""
+        with self._reading() as connection:
+            return set(connection.scalars(select(mounts.c.path)))
+
+    def metadata_digests(self) -> set[str]:
+        """The sha256 of every core metadata that a file refers to."""
+        query = select(files.c.metadata_sha256).where(files.c.metadata_sha256.is_not(None)).distinct()
+        with self._reading() as connection:
+            return set(connection.scalars(query))
+
     def tombstone(self, filename: str) -> str | None:
         """The sha256 that a deleted name had."""
         with self._reading() as connection:
@@ -157,8 +171,25 @@ class Catalog:
 
     # Writing
 
-    def add_upload(self, presence: Presence, contents: Contents, upload_time: datetime, user: str | None) -> None:
-        """Record a file that was just published. A row that a scan made in between becomes this one."""
+    def remember_mounts(self, paths: Iterable[str]) -> None:
+        with self._change() as (connection, _):
+            connection.execute(delete(mounts))
+            if rows := [{"path": path} for path in paths]:
+                connection.execute(insert(mounts), rows)
+
+    def add_upload(
+        self,
+        presence: Presence,
+        contents: Contents,
+        upload_time: datetime,
+        user: str | None,
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        """Record a file that was just published. A row that a scan made in between becomes this one.
+
+        Raises Conflict when the name was buried with other bytes meanwhile, unless it may be overwritten.
+        """
         values = _presence_values(presence) | _contents_values(contents)
         values |= {
             "upload_time": to_microseconds(upload_time),
@@ -169,7 +200,11 @@ class Catalog:
         with self._change() as (connection, serial):
             _touch(connection, serial, {presence.parsed.name})
             connection.execute(_upsert(values), [values])
-            connection.execute(delete(tombstones).where(tombstones.c.filename == presence.parsed.filename))
+            grave = tombstones.c.filename == presence.parsed.filename
+            buried = connection.scalar(select(tombstones.c.sha256).where(grave))
+            if buried not in {None, contents.digests.sha256} and not overwrite:
+                raise buried_conflict(presence.parsed.filename)
+            connection.execute(delete(tombstones).where(grave))
             _count(connection, {presence.parsed.name})
 
     def sync(self, found: Sequence[Presence], gone: Sequence[int]) -> None:
@@ -220,8 +255,8 @@ class Catalog:
         try:
             with self._engine.connect() as connection:
                 yield connection
-        except OperationalError as fault:
-            _log.error("the catalog cannot be read: %s", fault.orig)
+        except SQLAlchemyError as fault:
+            _log.error("the catalog cannot be read: %s", _reason(fault))
             raise Unavailable("the server's catalog cannot be read just now", retry_after=5) from fault
 
     @contextmanager
@@ -230,9 +265,9 @@ class Catalog:
         try:
             with self._committed() as change:
                 yield change
-        except OperationalError as fault:
-            _log.error("the catalog cannot be written: %s", fault.orig)
-            if "full" in str(fault.orig):
+        except SQLAlchemyError as fault:
+            _log.error("the catalog cannot be written: %s", _reason(fault))
+            if "full" in _reason(fault):
                 raise NoSpace("no space is left on the server's disk; nothing was stored") from fault
             raise Unavailable("the server's catalog cannot be written just now", retry_after=30) from fault
 
@@ -267,6 +302,12 @@ class Catalog:
 _SEARCH = select(files.c.project, files.c.display_name, files.c.version, files.c.summary, files.c.upload_time)
 
 
+def buried_conflict(filename: str) -> Conflict:
+    return Conflict(
+        f"File already exists: {filename} was deleted here, and its name takes no other bytes; upload a new version"
+    )
+
+
 def to_microseconds(moment: datetime) -> int:
     delta = moment - _EPOCH
     return (delta.days * 86400 + delta.seconds) * 10**6 + delta.microseconds
@@ -274,6 +315,11 @@ def to_microseconds(moment: datetime) -> int:
 
 def from_microseconds(value: int) -> datetime:
     return datetime.fromtimestamp(value // 10**6, tz=UTC).replace(microsecond=value % 10**6)
+
+
+def _reason(fault: SQLAlchemyError) -> str:
+    """What the database said, without the statement."""
+    return str(getattr(fault, "orig", None) or type(fault).__name__)
 
 
 def _serial(connection: Connection) -> int:

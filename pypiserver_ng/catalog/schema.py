@@ -64,6 +64,9 @@ files = Table(
     sqlite_autoincrement=True,
 )
 
+#: Directories that were mounts when they were last looked at.
+mounts = Table("mounts", metadata, Column("path", String, primary_key=True))
+
 #: Names of deleted uploads; they take no other bytes.
 tombstones = Table(
     "tombstones",

@@ -5,12 +5,11 @@ answers every surface, and answers follow the catalog's serial: what was acknowl
 """
 
 import asyncio
-import contextlib
 import logging
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,11 +17,11 @@ from pypiserver_ng import pages
 from pypiserver_ng.archive import inspect_found
 from pypiserver_ng.catalog import Catalog
 from pypiserver_ng.errors import Denied, Invalid, NotFound, Unavailable
-from pypiserver_ng.filenames import parse_found, sort_key
+from pypiserver_ng.filenames import is_same_version, newest_version, parse_found
+from pypiserver_ng.index.backlog import Backlog
 from pypiserver_ng.index.following import Flights, Following
-from pypiserver_ng.index.intake import Intake, same_version
-from pypiserver_ng.index.pagecache import Entry, Key, PageCache, build_entry
-from pypiserver_ng.index.reading import Reader
+from pypiserver_ng.index.intake import Intake
+from pypiserver_ng.index.pagecache import Entry, Key, PageCache
 from pypiserver_ng.index.tree import Tree
 from pypiserver_ng.index.watcher import Watcher
 from pypiserver_ng.metadata import CoreMetadata, parse_metadata
@@ -35,10 +34,8 @@ _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-#: Files read between two commits while nobody waits for them.
-_BATCH = 64
-#: How often files that are not whole yet are looked at again.
-_PENDING_SECONDS = 0.3
+#: Releases whose whole metadata is remembered; a long description makes one a megabyte.
+_MOST_CORE = 64
 
 
 class Index:
@@ -61,33 +58,29 @@ class Index:
         self.policy = policy
         self.upstreams = upstreams
         self._private = private_pages
-        self._reader = Reader(directory, metadata)
+        self._backlog = Backlog(catalog, directory, metadata)
         self._tree = Tree(catalog, directory)
         self._intake = Intake(catalog, directory, metadata, self._tree.lock, overwrite=overwrite)
         self._watcher = Watcher(directory.roots, self._compare)
-        # Questions never wait behind background reading.
         self._threads = ThreadPoolExecutor(32, thread_name_prefix="index")
-        self._background = ThreadPoolExecutor(2, thread_name_prefix="reading")
         self._flights = Flights()
         self._following = Following(catalog, self._threads, self._flights)
         self._cache = PageCache()
         self._root_bodies: dict[Key, tuple[int, Body]] = {}
-        self._has_unread = asyncio.Event()
+        self._core: OrderedDict[str, CoreMetadata | None] = OrderedDict()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Learn what lies in the directories; their files are read afterwards, or when they are asked for."""
         await self.run(self._tree.scan)
         await self._following.catch_up()
-        self._has_unread.set()
-        self._tasks = [asyncio.create_task(self._watcher.run()), asyncio.create_task(self._read_all())]
+        self._tasks = [asyncio.create_task(self._watcher.run()), asyncio.create_task(self._backlog.read_all())]
 
     async def stop(self) -> None:
-        self._reader.stopped = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._background.shutdown(cancel_futures=True)
+        await self.run(self._backlog.stop)
         self._threads.shutdown()
 
     # Pages
@@ -138,7 +131,8 @@ class Index:
     async def decide(self, name: NormalizedName) -> Decision:
         """Who answers for the project, by the rules and by what is here at this moment."""
         await self._following.catch_up()
-        return self.policy.decide(name, is_local=name in self._following.serials)
+        is_local = name in self._following.serials or name in self._tree.unrecorded
+        return self.policy.decide(name, is_local=is_local)
 
     async def project(self, name: NormalizedName) -> Project:
         """Raises NotFound when the project is not local, Unavailable while none of its files is whole."""
@@ -150,22 +144,23 @@ class Index:
         await self._following.catch_up()
         return self.known_counts()
 
+    async def check(self) -> None:
+        """Whether questions can be answered. Raises Unavailable."""
+        await self.run(self._catalog.serial)
+
     def known_counts(self) -> tuple[int, int]:
         """As `counts`, as of the last question."""
         return len(self._following.serials), sum(self._following.counts.values())
 
-    async def names(self) -> list[NormalizedName]:
-        """All local projects, sorted."""
-        await self._following.catch_up()
-        return sorted(self._following.serials)
-
     async def search(self, terms: Sequence[str]) -> list[Found]:
         """Local projects whose name or summary holds one of the terms, each in its newest version, by name."""
-        rows = await self.run(self._catalog.search, [term.lower() for term in terms])
-        newest: dict[NormalizedName, Found] = {}
-        for row in sorted(rows, key=lambda row: sort_key(row.version)):
-            newest[row.name] = row
-        return [newest[name] for name in sorted(newest)]
+        return await self.run(self._search, [term.lower() for term in terms])
+
+    def _search(self, terms: Sequence[str]) -> list[Found]:
+        rows: dict[NormalizedName, dict[str, Found]] = {}
+        for row in self._catalog.search(terms):
+            rows.setdefault(row.name, {})[row.version] = row
+        return [versions[newest_version(versions)] for _, versions in sorted(rows.items())]
 
     async def recent(self, limit: int) -> list[Found]:
         """The projects with the newest files, each once, the newest first."""
@@ -177,7 +172,13 @@ class Index:
 
     async def core_metadata(self, file: File) -> CoreMetadata | None:
         """A file's own metadata, where it can be read."""
-        return await self.run(self._core_metadata, file)
+        digest = file.digests.sha256
+        if digest not in self._core:
+            found = await self._flights.join(("core", digest), lambda: self._backlog.run(self._core_metadata, file))
+            self._core[digest] = found
+            if len(self._core) > _MOST_CORE:
+                self._core.popitem(last=False)
+        return self._core[digest]
 
     def _core_metadata(self, file: File) -> CoreMetadata | None:
         raw = self._metadata.get(file.metadata_sha256) if file.metadata_sha256 else None
@@ -192,9 +193,11 @@ class Index:
         if parsed is None or file.kind is Kind.SIGNATURE:
             return None
         try:
-            return inspect_found(self._directory.locate(file.root, file.path), parsed).metadata
+            fd = self._directory.open(file.root, file.path)
         except OSError:
             return None
+        with open(fd, "rb") as stream:  # noqa: PTH123 - a descriptor, not a path
+            return inspect_found(stream, parsed).metadata
 
     # Files
 
@@ -219,14 +222,16 @@ class Index:
             file = await self.file(path)
             fd = await self.run(self._open_exactly, file)
         if fd is None:
-            raise NotFound("the file is being replaced or removed")
+            raise Unavailable("the file is being replaced, or its disk is away", retry_after=5)
         return file, fd
 
     def _open_exactly(self, file: File) -> int | None:
         try:
             fd = self._directory.open(file.root, file.path)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as fault:
+            raise translate_os_error(fault, "the file cannot be read") from fault
         status = os.fstat(fd)
         if (status.st_size, mtime_of(status)) == (file.size, file.mtime_ns):
             return fd
@@ -244,7 +249,7 @@ class Index:
             raise NotFound("this file has no core metadata of its own")
         content = await self.run(self._metadata.get, file.metadata_sha256)
         if content is None:
-            content = await self.run(self._extract, file)
+            content = await self._backlog.run(self._extract, file)
             if content is None or await self.run(self._metadata.put, content) != file.metadata_sha256:
                 raise NotFound("the core metadata of this file cannot be read")
         return file, content
@@ -270,7 +275,7 @@ class Index:
         await self._load(name)
         # Every row: a copy that another package directory hides would come to light.
         _, rows = await self.run(self._catalog.project_files, name)
-        files = [known.file for known in rows if known.file and _is_version(known.file, version)]
+        files = [known.file for known in rows if known.file and is_same_version(known.file.version, version)]
         if not files:
             raise NotFound(f"{name} ({version}) is not here")
         await self.run(self._remove, files)
@@ -281,78 +286,41 @@ class Index:
         for file in files:
             if not self._directory.may_delete(file.root, file.path):
                 raise Denied(f"{file.filename} lies in a directory that the server may not change")
-        with self._tree.lock:
-            self._catalog.remove(files, datetime.now(UTC))
-            try:
-                for file in files:
-                    self._directory.delete(file.root, file.path)
-            except OSError as fault:
-                raise translate_os_error(fault) from fault
+        try:
+            self._tree.forget(files)
+        except OSError as fault:
+            raise translate_os_error(fault, "not everything was deleted") from fault
 
     # Reading what lies in the directories
 
     async def _entry(self, name: NormalizedName, decision: Decision) -> Entry:
         if decision.origin is not Origin.LOCAL:
             raise NotFound(decision.reason)
-        entry = await self._load(name)
-        if not entry.project.files:
+        entry = await self._load(name) if name in self._following.serials else None
+        if entry is None or not entry.project.files:
             raise Unavailable(f"the files of {name} are still being copied or read", retry_after=1)
         return entry
 
     async def _load(self, name: NormalizedName) -> Entry:
         serial = self._following.serials[name]
         entry = self._cache.get(name, serial)
-        while entry is None or entry.project.serial < serial:
-            # A flight may have started before the change that brought us here.
-            entry = await self._flights.join(("load", name), lambda: self.run(self._read_project, name))
+        if entry is None:
+            entry = await self._flights.join(("load", name), lambda: self._load_or_read(name))
+            if entry.project.serial < serial:
+                # That flight started before the change that brought us here; the next one cannot have.
+                entry = await self._flights.join(("load", name), lambda: self._load_or_read(name))
             self._cache.put(name, entry)
         return entry
 
-    def _read_project(self, name: NormalizedName) -> Entry:
-        serial, rows = self._catalog.project_files(name)
-        unread = [known for known in rows if known.file is None and self._reader.is_due(known)]
-        results = [(known, contents) for known in unread if (contents := self._reader.read(known))]
-        if results:
-            self._catalog.record(results)
-            serial, rows = self._catalog.project_files(name)
-        return build_entry(name, serial, rows, self._directory.roots)
-
-    async def _read_all(self) -> None:
-        """Read, in the background, what nobody asked for yet."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._has_unread.wait()
-            self._has_unread.clear()
-            try:
-                while remaining := await loop.run_in_executor(self._background, self._read_batch):
-                    if remaining < 0:
-                        await asyncio.sleep(_PENDING_SECONDS)
-            except Exception:
-                _log.exception("reading files failed; it is tried again")
-                await asyncio.sleep(1)
-                self._has_unread.set()
-
-    def _read_batch(self) -> int:
-        """Read some files; returns how many, 0 when all are read, -1 when the rest is not whole yet."""
-        unread = self._catalog.unread(_BATCH + self._reader.pending)
-        due = [known for known in unread if self._reader.is_due(known)][:_BATCH]
-        results = [(known, contents) for known in due if (contents := self._reader.read(known))]
-        if results:
-            self._catalog.record(results)
-            return len(results)
-        return -1 if unread else 0
+    async def _load_or_read(self, name: NormalizedName) -> Entry:
+        entry, has_unread = await self.run(self._backlog.load, name)
+        return await self._backlog.read(name) if has_unread else entry
 
     async def _compare(self, paths: Sequence[tuple[str, str]] | None) -> None:
         compare = self._tree.scan if paths is None else partial(self._tree.look, paths)
         if await self.run(compare):
-            self._has_unread.set()
+            self._backlog.wake()
 
     async def run(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Blocking work in a thread of the index."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *arguments))
-
-
-def _is_version(file: File, version: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return file.version == version or same_version(file.version, version)
-    return False

@@ -57,8 +57,13 @@ class Following:
         return self._catalog.shared.value == self._seen
 
     async def catch_up(self) -> None:
-        # A flight may have started before the change that brought us here.
-        while not self.is_current():
+        if self.is_current():
+            return
+        # Others may go on writing: what was committed until now is enough.
+        target = self._catalog.shared.value
+        await self._flights.join("changes", self._fetch)
+        if self._seen < target and not self.is_current():
+            # That flight started before the change that brought us here; the next one cannot have.
             await self._flights.join("changes", self._fetch)
 
     async def _fetch(self) -> None:
@@ -70,7 +75,7 @@ class Following:
         for change in await changes:
             self._serial = max(self._serial, change.serial)
             if bool(change.files) is not (change.name in self.serials):
-                self.names_serial = change.serial
+                self.names_serial = max(self.names_serial, change.serial)
             if change.files:
                 self.serials[change.name] = change.serial
                 self.counts[change.name] = change.files

@@ -9,13 +9,11 @@ import logging
 import threading
 from datetime import UTC, datetime
 
-from packaging.version import InvalidVersion, Version
-
 from pypiserver_ng.archive import inspect_upload
-from pypiserver_ng.catalog import Catalog, Contents, Presence
+from pypiserver_ng.catalog import Catalog, Contents, Presence, buried_conflict
 from pypiserver_ng.errors import Conflict, Failure, Invalid
-from pypiserver_ng.filenames import parse_upload
-from pypiserver_ng.metadata import CoreMetadata, validate_metadata
+from pypiserver_ng.filenames import is_same_version, parse_upload
+from pypiserver_ng.metadata import CoreMetadata, shorten_summary, validate_metadata
 from pypiserver_ng.model import Digests, Identity, Kind, ParsedFilename, Upload, normalize_name
 from pypiserver_ng.storage import Directory, Exists, MetadataStore, Scratch, Seen, hash_stream, translate_os_error
 
@@ -70,10 +68,7 @@ class Intake:
                 return True
         buried = self._catalog.tombstone(filename)
         if buried is not None and buried != digests.sha256:
-            raise Conflict(
-                f"File already exists: {filename} was deleted here, and its name takes no other bytes; "
-                "upload a new version"
-            )
+            raise buried_conflict(filename)
         return False
 
     def _hash(self, presence: Presence) -> str | None:
@@ -88,7 +83,7 @@ class Intake:
         return Contents(
             digests,
             requires_python=metadata.requires_python,
-            summary=metadata.summary,
+            summary=shorten_summary(metadata.summary),
             metadata_sha256=self._metadata.put(raw) if parsed.kind is Kind.WHEEL else None,
         )
 
@@ -96,8 +91,7 @@ class Intake:
         if self._overwrite:
             # One replacement at a time, so that the catalog names the bytes that won.
             with self._lock:
-                seen = self._directory.publish(scratch, parsed.filename, overwrite=True)
-                self._record(seen, parsed, contents, identity)
+                self._replace(parsed, scratch, contents, identity)
             return
         while True:
             try:
@@ -108,6 +102,19 @@ class Intake:
             else:
                 self._record_new(seen, parsed, contents, identity)
                 return
+
+    def _replace(self, parsed: ParsedFilename, scratch: Scratch, contents: Contents, identity: Identity) -> None:
+        kept = self._directory.keep_aside(parsed.filename)
+        try:
+            seen = self._directory.publish(scratch, parsed.filename, overwrite=True)
+            try:
+                self._record(seen, parsed, contents, identity)
+            except Failure:
+                self._directory.put_back(kept, parsed.filename)
+                raise
+        finally:
+            if kept is not None:
+                kept.unlink(missing_ok=True)
 
     def _join(self, parsed: ParsedFilename, contents: Contents, identity: Identity) -> bool:
         """Take the file that another upload of this name published first, if it has the same bytes.
@@ -136,7 +143,7 @@ class Intake:
 
     def _record(self, seen: Seen, parsed: ParsedFilename, contents: Contents, identity: Identity) -> None:
         presence = Presence(seen.root, seen.path, parsed, seen.size, seen.mtime_ns)
-        self._catalog.add_upload(presence, contents, datetime.now(UTC), identity.user)
+        self._catalog.add_upload(presence, contents, datetime.now(UTC), identity.user, overwrite=self._overwrite)
         _log.info("stored %s from %s", parsed.filename, identity.user or "anyone")
 
 
@@ -159,14 +166,7 @@ def _check_digests(upload: Upload, found: Digests) -> None:
 def _check_form(upload: Upload, parsed: ParsedFilename) -> None:
     if upload.name and normalize_name(upload.name) != parsed.name:
         raise Invalid(f"the form says project {upload.name[:100]!a}, the filename says {parsed.name!r}")
-    if upload.version and not same_version(upload.version, parsed.version):
+    if upload.version and not is_same_version(upload.version, parsed.version):
         raise Invalid(f"the form says version {upload.version[:100]!a}, the filename says {parsed.version!r}")
     if upload.filetype and upload.filetype != parsed.kind:
         raise Invalid(f"the form says filetype {upload.filetype[:50]!a}, but {parsed.filename} is a {parsed.kind}")
-
-
-def same_version(one: str, other: str) -> bool:
-    try:
-        return Version(one) == Version(other)
-    except (InvalidVersion, ValueError):
-        return False

@@ -6,11 +6,12 @@ Blocking code, called in threads.
 import logging
 import os
 import time
+from collections.abc import Iterable
 
 from pypiserver_ng.archive import inspect_found
 from pypiserver_ng.catalog import Contents, Known, Presence
 from pypiserver_ng.errors import Invalid
-from pypiserver_ng.metadata import parse_metadata
+from pypiserver_ng.metadata import parse_metadata, shorten_summary
 from pypiserver_ng.model import Kind
 from pypiserver_ng.storage import Directory, MetadataStore, hash_stream, is_being_written, mtime_of
 
@@ -21,8 +22,6 @@ _log = logging.getLogger(__name__)
 _ABANDONED_SECONDS = 5.0
 #: The same for an empty file: whoever creates one writes into it at once.
 _ABANDONED_EMPTY_SECONDS = 1.0
-#: Nothing in these tells where they end.
-_OPAQUE = {Kind.SIGNATURE, Kind.INSTALLER}
 #: How long a file that was not whole is left alone before it is looked at again.
 _RETRY_SECONDS = 0.25
 
@@ -34,8 +33,8 @@ class Reader:
         self._started = time.time()
         #: Set once: nothing more is read, so that the threads that read can end.
         self.stopped = False
-        # Files that were not whole, by id: what was seen of them, and when to look again (monotonic).
-        self._pending: dict[int, tuple[Presence, float]] = {}
+        # Files that were not whole, by id: when to look at them again (monotonic).
+        self._pending: dict[int, float] = {}
 
     @property
     def pending(self) -> int:
@@ -44,8 +43,12 @@ class Reader:
 
     def is_due(self, known: Known) -> bool:
         """False for a file that was found incomplete a moment ago."""
-        presence, due = self._pending.get(known.id, (None, 0.0))
-        return presence != known.presence or time.monotonic() >= due
+        return time.monotonic() >= self._pending.get(known.id, 0.0)
+
+    def forget_all_but(self, unread: Iterable[Known]) -> None:
+        """Drop what was remembered of files that are read or gone; `unread` is every file that is neither."""
+        ids = {known.id for known in unread}
+        self._pending = {number: due for number, due in self._pending.items() if number in ids}
 
     def read(self, known: Known) -> Contents | None:
         """What the bytes tell, or None while the file is not whole, changes under our eyes, or is gone."""
@@ -56,13 +59,15 @@ class Reader:
         except FileNotFoundError:
             self._pending.pop(known.id, None)
             return None
+        except InterruptedError:
+            return None
         except OSError as fault:
             # It may be readable in a moment; a scan forgets it when it is gone.
             if known.id not in self._pending:
                 _log.warning("cannot read %s: %s", known.presence.path, fault.strerror)
             contents = None
         if contents is None:
-            self._pending[known.id] = (known.presence, time.monotonic() + _RETRY_SECONDS)
+            self._pending[known.id] = time.monotonic() + _RETRY_SECONDS
         else:
             self._pending.pop(known.id, None)
         return contents
@@ -70,17 +75,18 @@ class Reader:
     def _read(self, known: Known) -> Contents | None:
         presence = known.presence
         fd = self._directory.open(presence.root, presence.path)
-        with open(fd, "rb", buffering=0) as stream:  # noqa: PTH123 - a descriptor, not a path
+        with open(fd, "rb") as stream:  # noqa: PTH123 - a descriptor, not a path
             before = os.fstat(fd)
             if (before.st_size, mtime_of(before)) != (presence.size, presence.mtime_ns):
                 return None
-            found = inspect_found(self._directory.locate(presence.root, presence.path), presence.parsed)
-            sound = found.complete and not found.problem and presence.parsed.kind not in _OPAQUE
-            if not sound and is_being_written(fd):
+            # First, because it is cheap, and because bytes may still change behind a file's right end.
+            if is_being_written(fd):
                 return None
+            found = inspect_found(stream, presence.parsed)
             if not found.complete and not self._is_abandoned(before):
                 return None
-            digests = hash_stream(stream)
+            stream.seek(0)
+            digests = hash_stream(stream, lambda: self.stopped)
             after = os.fstat(fd)
         if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             return None
@@ -105,7 +111,7 @@ class Reader:
         return Contents(
             contents.digests,
             requires_python=metadata.requires_python,
-            summary=metadata.summary,
+            summary=shorten_summary(metadata.summary),
             # Only a wheel's metadata is final; an sdist's may change when it is built.
             metadata_sha256=self._metadata.put(raw) if presence.parsed.kind is Kind.WHEEL else None,
             problem=contents.problem,

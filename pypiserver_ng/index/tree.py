@@ -5,9 +5,12 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
 from pypiserver_ng.catalog import Catalog, Presence
+from pypiserver_ng.errors import Failure
 from pypiserver_ng.filenames import parse_found
+from pypiserver_ng.model import File, NormalizedName
 from pypiserver_ng.storage import Directory, Seen
 
 _log = logging.getLogger(__name__)
@@ -16,22 +19,41 @@ _log = logging.getLogger(__name__)
 _MOST_PATHS = 1000
 
 
+def _missing(
+    stamps: Iterable[tuple[str, str]], seen: Iterable[Seen], failed: Iterable[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """Rows whose file was not seen, but for those below a directory that could not be read."""
+    unknown = tuple(f"{root}/{path}" for root, path in failed)
+    present = {(file.root, file.path) for file in seen}
+    return [key for key in stamps if key not in present and not f"{key[0]}/{key[1]}".startswith(unknown)]
+
+
 class Tree:
     def __init__(self, catalog: Catalog, directory: Directory) -> None:
         self._catalog = catalog
         self._directory = directory
         #: Held by whoever forgets a file before removing it, so that no scan finds it again in between.
         self.lock = threading.Lock()
+        #: Projects of files that are here and could not be recorded; they are local all the same.
+        self.unrecorded: frozenset[NormalizedName] = frozenset()
+        self._mounts = catalog.mounts()
+        directory.mounts |= self._mounts
 
     def scan(self) -> bool:
         """Compare everything; returns whether anything changed."""
         # Rows first: one that is added while we look is then neither missed nor taken for gone.
         stamps = self._catalog.stamps()
         seen, failed = self._directory.scan()
-        unknown = tuple(f"{root}/{path}" for root, path in failed)
-        present = {(file.root, file.path) for file in seen}
-        gone = [key for key in stamps if key not in present and not f"{key[0]}/{key[1]}".startswith(unknown)]
-        return self._apply(stamps, seen, gone)
+        gone = _missing(stamps, seen, failed)
+        if gone:
+            # A file that was moved while we looked was perhaps seen in neither place.
+            again, failed_again = self._directory.scan()
+            seen = [*seen, *again]
+            gone = _missing(stamps, seen, [*failed, *failed_again])
+        if self._directory.mounts != self._mounts:
+            self._mounts = set(self._directory.mounts)
+            self._catalog.remember_mounts(self._mounts)
+        return self._apply(stamps, seen, gone, is_everything=True)
 
     def look(self, paths: Sequence[tuple[str, str]]) -> bool:
         """Compare what changed, given as (root, path); everything if a directory came or went."""
@@ -43,21 +65,51 @@ class Tree:
         seen = [file for root, path in paths if (file := self._see(root, path))]
         present = {(file.root, file.path) for file in seen}
         gone = [key for key in paths if key in stamps and key not in present]
+        if self._would_vanish([(stamps[key][0], key[1]) for key in gone]):
+            # Perhaps it was only moved: its project must not be taken for gone in between.
+            return self.scan()
         return self._apply(stamps, seen, gone)
+
+    def _would_vanish(self, gone: Sequence[tuple[int, str]]) -> bool:
+        """Whether a project would be left without a file; `gone` holds row ids and paths."""
+        ids = {number for number, _ in gone}
+        names = {parsed.name for _, path in gone if (parsed := parse_found(path.rpartition("/")[2]))}
+        return any(all(row.id in ids for row in self._catalog.project_files(name)[1]) for name in names)
+
+    def forget(self, files: Sequence[File]) -> None:
+        """Delete files and bury their names. Raises OSError; what could not be deleted is known again then."""
+        with self.lock:
+            self._catalog.remove(files, datetime.now(UTC))
+            try:
+                for file in files:
+                    self._directory.delete(file.root, file.path)
+            except OSError:
+                left = [self._see(file.root, file.path) for file in files]
+                self._catalog.sync([found for file in left if file and (found := self._recheck(file))], [])
+                raise
 
     def _apply(
         self,
         stamps: dict[tuple[str, str], tuple[int, int, int]],
         seen: Iterable[Seen],
         gone: Sequence[tuple[str, str]],
+        *,
+        is_everything: bool = False,
     ) -> bool:
         fresh = [file for file in seen if stamps.get((file.root, file.path), ())[1:] != (file.size, file.mtime_ns)]
         if not fresh and not gone:
+            self.unrecorded = frozenset() if is_everything else self.unrecorded
             return False
         with self.lock:
             found = [presence for file in fresh if (presence := self._recheck(file))]
             vanished = [stamps[key][0] for key in gone if self._is_gone(*key)]
-            self._catalog.sync(found, vanished)
+            try:
+                self._catalog.sync(found, vanished)
+            except Failure:
+                self.unrecorded |= {presence.parsed.name for presence in found}
+                raise
+        if is_everything:
+            self.unrecorded = frozenset()
         for presence in found:
             _log.info("found %s", presence.path)
         return bool(found or vanished)
@@ -86,6 +138,6 @@ class Tree:
         if root not in self._directory.roots:
             return True
         try:
-            return os.path.isdir(root) and self._directory.look(root, path) is None  # noqa: PTH112
+            return self._directory.is_known(root, path) and self._directory.look(root, path) is None
         except OSError:
             return False

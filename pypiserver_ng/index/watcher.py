@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from watchfiles import Change, awatch
 
+from pypiserver_ng.errors import Failure
+
 _log = logging.getLogger(__name__)
 
 _STEP_MS = 50
@@ -60,6 +62,8 @@ class Watcher:
         # One bad moment (a full disk, a share that hangs) must not end the watching.
         try:
             await self._compare(paths)
+        except Failure as fault:
+            _log.warning("what changed in the package directories cannot be recorded: %s", fault.message)
         except Exception:
             _log.exception("comparing the package directories failed; it is tried again")
 

@@ -50,6 +50,9 @@ class Directory:
     def __init__(self, roots: Sequence[Path], state_dir: Path) -> None:
         #: Absolute, in order of priority.
         self.roots = tuple(os.path.abspath(root) for root in roots)  # noqa: PTH100 - links stay as given
+        #: Directories that were mounts when they were last looked at; the catalog remembers them between runs.
+        self.mounts: set[str] = set()
+        self._warned: set[str] = set()
         self._scratch = self._place_scratch(state_dir)
         self._mode = 0o666 & ~_umask()
 
@@ -76,11 +79,49 @@ class Directory:
             while todo:
                 directory = todo.pop()
                 try:
+                    self._check_mount(f"{root}/{directory}".rstrip("/"))
                     todo.extend(_list(root, directory, seen))
                 except OSError as fault:
                     failed.append((root, directory))
-                    _log.warning("cannot read directory %s: %s", directory or root, fault.strerror)
+                    self._warn(directory or root, fault.strerror or "it cannot be read")
+        if not failed:
+            self._warned.clear()
         return seen, failed
+
+    def _check_mount(self, directory: str) -> None:
+        """Remember what is mounted. Raises OSError where a mount has gone and left its empty mount point."""
+        if os.path.ismount(directory):
+            self.mounts.add(directory)
+        elif self._is_unmounted(directory):
+            raise OSError(errno.ENODEV, "it was a mount and is an empty directory now; its files are kept in mind")
+        else:
+            self.mounts.discard(directory)
+
+    def _is_unmounted(self, directory: str) -> bool:
+        if directory not in self.mounts or os.path.ismount(directory):
+            return False
+        with os.scandir(directory) as entries:
+            return next(entries, None) is None
+
+    def _warn(self, directory: str, reason: str) -> None:
+        if directory not in self._warned:
+            self._warned.add(directory)
+            _log.warning("directory %s: %s", directory, reason)
+
+    def is_known(self, root: str, path: str) -> bool:
+        """False where the file's directory cannot be looked into just now, so that a missing file means nothing."""
+        directory = root
+        try:
+            for name in path.split("/"):
+                if not os.path.isdir(directory):  # noqa: PTH112
+                    # Below a directory that is served, one that went took its files with it.
+                    return directory != root
+                if self._is_unmounted(directory):
+                    return False
+                directory = f"{directory}/{name}"
+        except OSError:
+            return False
+        return True
 
     def look(self, root: str, path: str) -> Seen | None:
         """The file as it is now, or None when it is gone, or where a scan does not go. Raises OSError."""
@@ -112,14 +153,35 @@ class Directory:
         """Give the finished bytes their name in the first directory, durably. Raises Exists, OSError."""
         root = self.roots[0]
         target = f"{root}/{filename}"
-        os.fchmod(scratch.fd, self._mode)
-        os.fsync(scratch.fd)
-        if overwrite:
-            scratch.path.replace(target)
+        with scratch.lock:
+            fd = scratch.descriptor()
+            os.fchmod(fd, self._mode)
+            os.fsync(fd)
+            if overwrite:
+                scratch.path.replace(target)
+            else:
+                self._link(scratch, target)
+            _sync_directory(root)
+            return _seen(root, filename, os.fstat(fd))
+
+    def keep_aside(self, filename: str) -> Path | None:
+        """A second name, in scratch, for what has this name in the first directory. Raises OSError."""
+        kept = self._scratch / secrets.token_hex(16)
+        try:
+            os.link(f"{self.roots[0]}/{filename}", kept, follow_symlinks=False)
+        except OSError as fault:
+            if fault.errno in _GONE | _NO_LINKS:
+                return None
+            raise
+        return kept
+
+    def put_back(self, kept: Path | None, filename: str) -> None:
+        """Undo a replacement. Raises OSError."""
+        if kept is None:
+            self.delete(self.roots[0], filename)
         else:
-            self._link(scratch, target)
-        _sync_directory(root)
-        return _seen(root, filename, os.fstat(scratch.fd))
+            kept.replace(Path(self.roots[0], filename))
+            _sync_directory(self.roots[0])
 
     def _link(self, scratch: Scratch, target: str) -> None:
         try:
@@ -167,12 +229,12 @@ def is_being_written(fd: int) -> bool:
     return False
 
 
-def translate_os_error(fault: OSError) -> Failure:
-    """What a failed write means to the client that asked for it."""
+def translate_os_error(fault: OSError, outcome: str = "nothing was stored") -> Failure:
+    """What a fault of the machine means to the client that met it."""
     if fault.errno in _NO_SPACE:
-        return NoSpace("no space is left on the server's disk; nothing was stored")
-    _log.error("writing failed: %s", fault)
-    return Unavailable("the server cannot write just now; nothing was stored", retry_after=30)
+        return NoSpace(f"no space is left on the server's disk; {outcome}")
+    _log.error("the file system failed: %s", fault)
+    return Unavailable(f"the server's file system fails just now; {outcome}", retry_after=30)
 
 
 def _list(root: str, directory: str, seen: list[Seen]) -> Iterator[str]:

@@ -1,11 +1,14 @@
 """Files in the making: written and hashed in one pass, invisible until they are published."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
 import secrets
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,11 +34,13 @@ class Hasher:
         return Digests(self._sha256.hexdigest(), self._md5.hexdigest(), self._blake2b.hexdigest())
 
 
-def hash_stream(stream: BinaryIO) -> Digests:
-    """Digests of everything from the stream's position to its end."""
+def hash_stream(stream: BinaryIO, is_stopped: Callable[[], bool] = lambda: False) -> Digests:
+    """Digests of everything from the stream's position to its end. Raises InterruptedError when it is stopped."""
     hasher = Hasher()
     buffer = memoryview(bytearray(_BLOCK))
     while count := stream.readinto(buffer):  # type: ignore[attr-defined]
+        if is_stopped():
+            raise InterruptedError
         hasher.update(buffer[:count])
     return hasher.digests()
 
@@ -48,26 +53,37 @@ class Scratch:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self.fd = os.open(self.path, flags, 0o600)
         fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        #: Whoever works on the file holds it: a request that is cancelled discards while a thread may still write.
+        self.lock = threading.Lock()
         self.size = 0
         self._hasher = Hasher()
 
     def write(self, block: bytes | bytearray) -> None:
-        view = memoryview(block)
-        self._hasher.update(view)
-        self.size += len(view)
-        while view:
-            view = view[os.write(self.fd, view) :]
+        with self.lock:
+            fd = self.descriptor()
+            view = memoryview(block)
+            self._hasher.update(view)
+            self.size += len(view)
+            while view:
+                view = view[os.write(fd, view) :]
+
+    def descriptor(self) -> int:
+        """The open file, for who holds the lock. Raises OSError after it was discarded."""
+        if self.fd < 0:
+            raise OSError(errno.EBADF, "the upload was given up")
+        return self.fd
 
     def digests(self) -> Digests:
         return self._hasher.digests()
 
     def discard(self) -> None:
         """Remove the file; harmless when it was published or discarded before."""
-        if self.fd >= 0:
-            with contextlib.suppress(FileNotFoundError):
-                self.path.unlink()
-            os.close(self.fd)
-            self.fd = -1
+        with self.lock:
+            if self.fd >= 0:
+                with contextlib.suppress(FileNotFoundError):
+                    self.path.unlink()
+                os.close(self.fd)
+                self.fd = -1
 
 
 def sweep_scratch(directory: Path) -> int:

@@ -4,9 +4,13 @@ import contextlib
 import hashlib
 import logging
 import secrets
+import time
+from collections.abc import Container
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
+
+_SWEEP_AGE_SECONDS = 3600
 
 
 class MetadataStore:
@@ -25,6 +29,14 @@ class MetadataStore:
                 # They are read from the archive again when somebody asks.
                 _log.warning("cannot keep core metadata: %s", fault.strerror)
         return digest
+
+    def sweep(self, kept: Container[str]) -> None:
+        """Remove what no digest of `kept` names, unless it is younger than an hour: its row may be on its way."""
+        before = time.time() - _SWEEP_AGE_SECONDS
+        for path in self._directory.glob("??/*"):
+            with contextlib.suppress(OSError):
+                if path.name not in kept and path.stat().st_mtime < before:
+                    path.unlink()
 
     @staticmethod
     def _write(path: Path, content: bytes) -> None:

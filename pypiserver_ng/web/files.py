@@ -4,6 +4,7 @@ Never compressed, never a type that a browser renders: clients check the raw byt
 """
 
 import asyncio
+import logging
 import os
 from email.utils import formatdate
 
@@ -15,6 +16,8 @@ from pypiserver_ng.index import Index
 from pypiserver_ng.model import Action, File
 from pypiserver_ng.web import http
 from pypiserver_ng.web.ranges import Unsatisfiable, choose_range, is_unmodified_since, may_resume
+
+_log = logging.getLogger(__name__)
 
 _YEAR = 31_536_000
 #: Bytes read at once: large enough for speed, small enough for a thousand downloads at a time.
@@ -96,8 +99,9 @@ class FileDownload:
             while first < end:
                 block = await self._index.read(fd, min(_CHUNK, end - first), first)
                 if not block:
-                    # Cut short on the disk: the client must see a broken transfer, not a short file.
-                    raise ConnectionAbortedError("the file became shorter while it was sent")
+                    # The server closes the connection: the client must see a broken transfer, not a short file.
+                    _log.warning("a file became shorter while it was sent")
+                    return
                 first += len(block)
                 await send({"type": "http.response.body", "body": block, "more_body": first < end})
                 if first < end:

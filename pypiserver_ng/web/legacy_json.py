@@ -6,15 +6,15 @@ page's links resolve to, because pip-tools matches them.
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
-from packaging.version import InvalidVersion, Version
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from pypiserver_ng.auth import Gate
 from pypiserver_ng.errors import NotFound
-from pypiserver_ng.filenames import sort_key
+from pypiserver_ng.filenames import is_same_version, newest_version
 from pypiserver_ng.index import Index
 from pypiserver_ng.metadata import CoreMetadata
 from pypiserver_ng.model import Action, File, Kind, Project, is_project_name, normalize_name
@@ -37,26 +37,25 @@ class ProjectJson:
             raise NotFound(f"{asked[:100]!a} is not a project name")
         project = await self._index.project(normalize_name(asked))
         wanted: str | None = scope["path_params"].get("version")
-        version = newest_version(project) if wanted is None else find_version(project, wanted)
+        version = choose_version(project, wanted)
         metadata = await self._index.core_metadata(representative(project, version))
-        answer = _describe(project, version, metadata, base_url(scope), with_releases=wanted is None)
-        headers: http.Headers = [(b"cache-control", b"no-cache"), (b"vary", b"Host")]
-        await http.send_bytes(send, 200, msgspec.json.encode(answer), b"application/json", headers)
+        base = base_url(scope)
+
+        def render() -> bytes:
+            return msgspec.json.encode(_describe(project, version, metadata, base, with_releases=wanted is None))
+
+        headers: http.Headers = [(b"cache-control", b"private, no-cache"), (b"vary", b"Host")]
+        await http.send_bytes(send, 200, await self._index.run(render), b"application/json", headers)
 
 
-def newest_version(project: Project) -> str:
-    """The newest final version, or the newest at all."""
-    versions = [file.version for file in project.files]
-    return next((version for version in reversed(versions) if _is_final(version)), versions[-1])
-
-
-def find_version(project: Project, wanted: str) -> str:
-    """The version as the project spells it. Raises NotFound."""
-    key = sort_key(wanted)
-    for file in project.files:
-        # Texts that PEP 440 cannot read are only equal to themselves.
-        if file.version == wanted or (key[0] and sort_key(file.version)[:2] == key[:2]):
-            return file.version
+def choose_version(project: Project, wanted: str | None) -> str:
+    """The version as the project spells it, or the newest one. Raises NotFound."""
+    versions = list(dict.fromkeys(file.version for file in project.files))
+    if wanted is None:
+        return newest_version(versions)
+    for version in versions:
+        if is_same_version(version, wanted):
+            return version
     raise NotFound(f"{project.name} {wanted[:100]!a} is not here")
 
 
@@ -64,13 +63,6 @@ def representative(project: Project, version: str) -> File:
     """The file whose metadata speaks for a release: a wheel if there is one."""
     files = [file for file in project.files if file.version == version]
     return min(files, key=lambda file: (file.kind is not Kind.WHEEL, file.kind is Kind.SIGNATURE))
-
-
-def _is_final(version: str) -> bool:
-    try:
-        return not Version(version).is_prerelease
-    except (InvalidVersion, ValueError):
-        return False
 
 
 def _describe(
@@ -117,7 +109,7 @@ def _describe_release(project: Project, version: str, metadata: CoreMetadata | N
         "dynamic": _list(found.dynamic),
         "package_url": url,
         "project_url": url,
-        "release_url": f"{url}{version}/",
+        "release_url": f"{url}{quote(version, safe='')}/",
         "yanked": all(file.yanked for file in files),
         "yanked_reason": next((file.yanked_reason for file in files if file.yanked), None),
         "docs_url": None,

@@ -21,7 +21,7 @@ class Ready:
         self._index = index
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._index.counts()
+        await self._index.check()
         await http.send_text(send, 200, "ready\n", [(b"cache-control", b"no-store")])
 
 

@@ -1,9 +1,10 @@
 """Pages for people: home, project, search. Their look is in `templates/`; nothing here knows HTML."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
@@ -17,7 +18,7 @@ from pypiserver_ng.model import Action, File, Project, is_project_name, normaliz
 from pypiserver_ng.pages import file_url
 from pypiserver_ng.web import http
 from pypiserver_ng.web.forwarded import base_url
-from pypiserver_ng.web.legacy_json import find_version, newest_version, representative
+from pypiserver_ng.web.legacy_json import choose_version, representative
 from pypiserver_ng.web.templating import Templates, render_description, render_welcome
 
 _RECENT = 20
@@ -46,12 +47,10 @@ class Site:
             return False
         return True
 
-    async def send(self, scope: Scope, send: Send, render: Callable[[], bytes], status: int = 200) -> None:
-        """Rendering takes a thread: a README may be long."""
-        content = await self.index.run(render)
+    async def send(self, send: Send, content: bytes) -> None:
         age = b"private, no-cache" if self.private else b"no-cache"
         headers: http.Headers = [*http.SECURITY, (b"cache-control", age), (b"vary", b"Host")]
-        await http.send_bytes(send, status, content, b"text/html; charset=utf-8", headers)
+        await http.send_bytes(send, 200, content, b"text/html; charset=utf-8", headers)
 
     def render_failure(self, scope: Scope, status: int, title: str, message: str) -> bytes:
         """What a browser sees instead of one line of text."""
@@ -89,7 +88,7 @@ class Home:
                 "SIMPLE": f"{url}simple/",
             }
             welcome = site.welcome
-            await site.send(scope, send, lambda: render_welcome(welcome, values))
+            await site.send(send, render_welcome(welcome, values))
             return
         may_list = await site.may_list(scope)
         upstreams = site.index.upstreams
@@ -102,7 +101,7 @@ class Home:
             "fallback": upstreams[0].public_url if upstreams else None,
             "reserved": list(site.index.policy.reserve),
         }
-        await site.send(scope, send, lambda: site.templates.render("home.html", **context))
+        await site.send(send, await site.index.run(lambda: site.templates.render("home.html", **context)))
 
 
 class ProjectSite:
@@ -124,7 +123,7 @@ class ProjectSite:
             await http.redirect(scope, send, f"project/{name}/" + (f"{wanted}/" if wanted else ""))
             return
         project = await site.index.project(name)
-        version = newest_version(project) if wanted is None else find_version(project, wanted)
+        version = choose_version(project, wanted)
         metadata = await site.index.core_metadata(representative(project, version))
         context = site.context(scope)
 
@@ -133,7 +132,8 @@ class ProjectSite:
 
         # A hostile README may take its renderer ten seconds; that must not take all threads.
         async with self._rendering:
-            await site.send(scope, send, render)
+            content = await site.index.run(render)
+        await site.send(send, content)
 
 
 class Search:
@@ -154,7 +154,7 @@ class Search:
             "truncated": len(found) > _MOST_RESULTS,
             "may_list": True,
         }
-        await site.send(scope, send, lambda: site.templates.render("search.html", **context))
+        await site.send(send, await site.index.run(lambda: site.templates.render("search.html", **context)))
 
 
 class Stylesheet:
@@ -174,7 +174,9 @@ class ToSite:
         if not is_project_name(asked):
             raise NotFound(f"{asked[:100]!a} is not a project name")
         version: str | None = scope["path_params"].get("version")
-        await http.redirect(scope, send, f"project/{normalize_name(asked)}/" + (f"{version}/" if version else ""))
+        await http.redirect(
+            scope, send, f"project/{normalize_name(asked)}/" + (f"{quote(version, safe='')}/" if version else "")
+        )
 
 
 def _hit(found: Any) -> dict[str, Any]:
@@ -225,7 +227,7 @@ def _versions(project: Project, current: str, base: str) -> list[dict[str, Any]]
     return [
         {
             "version": version,
-            "url": f"{base}project/{project.name}/" + (f"{version}/" if version else ""),
+            "url": f"{base}project/{project.name}/" + (f"{quote(version, safe='')}/" if version else ""),
             "current": version == current,
             "yanked": all(file.yanked for file in group),
             "when": min(file.upload_time for file in group),

@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from email.message import Message
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -33,6 +32,9 @@ _KINDS = {"bdist_wheel": "wheel", "sdist": "source", "bdist_egg": "egg", "bdist_
 #: As the sanitiser writes them: lower case, every value in double quotes.
 _IMAGE = re.compile(r'<img(?: [a-z]+="[^"]*")*>')
 _ALT = re.compile(r' alt="([^"]*)"')
+_LONGEST_CONTENT_TYPE = 200
+#: Classes that the highlighters write.
+_HIGHLIGHT = re.compile(r"code|highlight|language-[\w+#-]+|[a-z]{1,2}[0-9a-z]?")
 _WELCOME_NAME = re.compile(r"\{\{\s*(URL|VERSION|NUMPKGS|PACKAGES|SIMPLE)\s*\}\}")
 
 
@@ -51,6 +53,9 @@ class Templates:
         )
         self._environment.filters |= {"filesize": _filesize, "date": _date, "kind": _kind}
         self._environment.tests["loopback"] = _is_loopback
+        # Now, so that no page depends on a file that can be opened later.
+        for name in self._environment.list_templates(extensions=["html"]):
+            self._environment.get_template(name)
 
     def render(self, name: str, /, **context: object) -> bytes:
         """The page as UTF-8. Raises `jinja2.UndefinedError` where the context lacks a name the page asks for."""
@@ -122,14 +127,19 @@ def _renderer(content_type: str | None) -> str:
     """
     if not content_type:
         return "rst"
-    header = Message()
-    header["content-type"] = content_type
-    match header.get_content_type():
+    # A general parser of such headers takes time in the square of what strangers write.
+    kind, *parameters = (part.strip() for part in content_type[:_LONGEST_CONTENT_TYPE].split(";"))
+    match kind.lower():
         case "text/markdown":
-            return "CommonMark" if header.get_param("variant") == "CommonMark" else "GFM"
+            variants = [value.strip().strip('"') for name, _, value in _pairs(parameters) if name == "variant"]
+            return "CommonMark" if variants == ["CommonMark"] else "GFM"
         case "text/x-rst":
             return "rst"
     return "plain"
+
+
+def _pairs(parameters: list[str]) -> list[tuple[str, str, str]]:
+    return [(name.strip().lower(), mark, value) for name, mark, value in (part.partition("=") for part in parameters)]
 
 
 @functools.lru_cache(maxsize=32)
@@ -167,8 +177,13 @@ def _limit_this_process() -> None:
 
 
 def _only_our_anchors(_tag: str, attribute: str, value: str) -> str | None:
-    """The renderers prefix the anchors they make; one that a stranger wrote could stand for a part of our page."""
+    """The renderers prefix the anchors they make; one that a stranger wrote could stand for a part of our page.
+
+    The same goes for our own classes: a README must not dress up as one of our notes.
+    """
     if attribute == "id" and not value.startswith(("user-content-", "fn-", "fnref-")):
+        return None
+    if attribute == "class" and not all(_HIGHLIGHT.fullmatch(name) for name in value.split()):
         return None
     return value
 

@@ -4,7 +4,7 @@ pip dies on anything but a 200, so every mistake is a fault inside one. No DTD, 
 """
 
 import xmlrpc.client
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from defusedxml.xmlrpc import DefusedExpatParser
@@ -53,8 +53,12 @@ class XmlRpc:
         if method != "search":
             raise xmlrpc.client.Fault(_UNKNOWN_METHOD, f"the method {method[:50]!a} is not known here: use search")
         found = await self._index.search(_terms(parameters))
-        rows = tuple([_describe(project) for project in found])
-        return xmlrpc.client.dumps((list(rows),), methodresponse=True, allow_none=True)
+        return await self._index.run(_encode, found)
+
+
+def _encode(found: Sequence[Found]) -> str:
+    rows = [_describe(project) for project in found]
+    return xmlrpc.client.dumps((rows,), methodresponse=True, allow_none=True)
 
 
 def _parse(body: bytes) -> tuple[tuple[Any, ...], str]:

@@ -1,6 +1,7 @@
 """A started index on real directories and a real catalog, without HTTP, and waiting for what it notices."""
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -51,6 +52,11 @@ class House:
             return (await self.index.project(name)).files
         except (NotFound, Unavailable):
             return ()
+
+    async def projects(self) -> list[str]:
+        """The projects that the root page lists."""
+        body = await self.index.root_page(KEY)
+        return [project["name"] for project in json.loads(body.content)["projects"]]
 
     async def names(self) -> list[str]:
         return [file.filename for file in await self.files()]

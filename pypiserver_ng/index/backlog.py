@@ -1,0 +1,112 @@
+"""The files that were not read yet: all of them in the background, those of a project at once when it is asked for.
+
+Reading has threads of its own: it may take long, and questions must not wait behind it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from pypiserver_ng.catalog import Catalog
+from pypiserver_ng.errors import Failure
+from pypiserver_ng.index.pagecache import Entry, build_entry
+from pypiserver_ng.index.reading import Reader
+from pypiserver_ng.model import NormalizedName
+from pypiserver_ng.storage import Directory, MetadataStore
+
+_log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+#: Files read between two commits while nobody waits for them.
+_BATCH = 64
+#: How often files that are not whole yet are looked at again.
+_PENDING_SECONDS = 0.3
+#: How long to wait after a fault of the disk or of the catalog.
+_FAULT_SECONDS = 2.0
+
+
+class Backlog:
+    def __init__(self, catalog: Catalog, directory: Directory, metadata: MetadataStore) -> None:
+        self._catalog = catalog
+        self._directory = directory
+        self._metadata = metadata
+        self._swept = False
+        self._reader = Reader(directory, metadata)
+        self._asked = ThreadPoolExecutor(4, thread_name_prefix="reading")
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="background")
+        self._has_unread = asyncio.Event()
+        self._has_unread.set()
+
+    def stop(self) -> None:
+        """Give up what is being read; blocks until the threads have noticed."""
+        self._reader.stopped = True
+        for threads in (self._asked, self._background):
+            threads.shutdown(cancel_futures=True)
+
+    def wake(self) -> None:
+        """There may be unread files."""
+        self._has_unread.set()
+
+    def load(self, name: NormalizedName) -> tuple[Entry, bool]:
+        """A project as far as it was read, and whether some of its files should be read now. Blocking."""
+        serial, rows = self._catalog.project_files(name)
+        unread = any(known.file is None and self._reader.is_due(known) for known in rows)
+        return build_entry(name, serial, rows, self._directory.roots), unread
+
+    async def read(self, name: NormalizedName) -> Entry:
+        """Read a project's files now."""
+        return await self.run(self._read_project, name)
+
+    async def run(self, function: Callable[..., _T], *arguments: object) -> _T:
+        """Long blocking work, in the threads for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._asked, function, *arguments)
+
+    def _read_project(self, name: NormalizedName) -> Entry:
+        _, rows = self._catalog.project_files(name)
+        unread = [known for known in rows if known.file is None and self._reader.is_due(known)]
+        results = [(known, contents) for known in unread if (contents := self._reader.read(known))]
+        if results:
+            try:
+                self._catalog.record(results)
+            except Failure:
+                # A full disk must not keep what is known from being answered.
+                _log.warning("what was read of %s could not be recorded", name)
+        serial, rows = self._catalog.project_files(name)
+        return build_entry(name, serial, rows, self._directory.roots)
+
+    async def read_all(self) -> None:
+        """Read, in the background, what nobody asked for yet. Until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._has_unread.wait()
+            self._has_unread.clear()
+            try:
+                while remaining := await loop.run_in_executor(self._background, self._read_batch):
+                    if remaining < 0:
+                        await asyncio.sleep(_PENDING_SECONDS)
+            except Exception as fault:
+                _log.warning("reading files failed, it is tried again: %s", fault)
+                await asyncio.sleep(_FAULT_SECONDS)
+                self._has_unread.set()
+
+    def _read_batch(self) -> int:
+        """Read some files; returns how many, 0 when all are read, -1 when the rest is not whole yet."""
+        most = _BATCH + self._reader.pending
+        unread = self._catalog.unread(most)
+        if len(unread) < most:
+            self._reader.forget_all_but(unread)
+        due = [known for known in unread if self._reader.is_due(known)][:_BATCH]
+        results = [(known, contents) for known in due if (contents := self._reader.read(known))]
+        if results:
+            self._catalog.record(results)
+            return len(results)
+        if unread:
+            return -1
+        if not self._swept:
+            # Once everything is read, what no file refers to is left over from deletions.
+            self._swept = True
+            self._metadata.sweep(self._catalog.metadata_digests())
+        return 0
