@@ -20,6 +20,12 @@ _GRACE_SECONDS = 24
 _KEEP_ALIVE_SECONDS = 30
 _BACKLOG = 2048
 _LONGEST_REASON = 400
+#: Bytes of a request line and its headers.
+_LONGEST_HEAD = 64 * 1024
+_HEAD_TOO_LONG = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
+    b"content-length: 36\r\nconnection: close\r\n\r\nthe head of the request is too long\n"
+)
 
 # RFC 9112, 4: a reason phrase holds tabs, spaces and visible characters; some clients read it as ASCII only.
 _NOT_A_REASON = re.compile(r"[^\x20-\x7e]")
@@ -80,6 +86,9 @@ class Cycle(RequestResponseCycle):
     """One request and its response, with the reason phrase that the response carries as `reason`."""
 
     async def send(self, message: Any) -> None:
+        if self.transport.is_closing():
+            # Pipelined requests of a client that left are not told of it.
+            self.disconnected = True
         reason = message.get("reason")
         if not reason or self.response_started:
             await super().send(message)
@@ -93,6 +102,29 @@ class Cycle(RequestResponseCycle):
 
 
 class Protocol(HttpToolsProtocol):
+    """uvicorn's protocol with a limit on the head of a request, which its parser lacks."""
+
+    _reading_head = False
+    _head = 0
+
+    def on_message_begin(self) -> None:
+        self._reading_head = True
+        self._head = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._reading_head = False
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._reading_head:
+            return
+        self._head += len(data)
+        if self._head > _LONGEST_HEAD and not self.transport.is_closing():
+            self.transport.write(_HEAD_TOO_LONG)
+            self.transport.close()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         # uvicorn names its cycle class in the middle of a long method; this is the hook it leaves.
         cycle.__class__ = Cycle

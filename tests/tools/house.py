@@ -79,9 +79,11 @@ class House:
 
 
 @asynccontextmanager
-async def opened(*roots: Path, policy: Policy | None = None, overwrite: bool = False) -> AsyncIterator[House]:
+async def opened(
+    *roots: Path, policy: Policy | None = None, overwrite: bool = False, state: Path | None = None
+) -> AsyncIterator[House]:
     """An index over the directories, started and stopped."""
-    state = roots[0] / ".state"
+    state = state or roots[0] / ".state"
     make_private_directory(state)
     catalog = Catalog(state)
     index = Index(

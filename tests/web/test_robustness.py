@@ -3,6 +3,7 @@
 In this process every fault of the application fails the test by itself, since it is raised into the client.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Message
 
 from tests.tools.distributions import build_wheel
 from tests.web.conftest import make_client, make_config
-from tests.web.forms import BOUNDARY, CONTENT_TYPE, Wire, encode, part, upload_fields
+from tests.web.forms import BOUNDARY, CONTENT_TYPE, Wire, encode, part, read_answer, upload_fields
 
 WHEEL = build_wheel("demo", "1.0")
 #: What the interface speaks of; 500 is not among it.
@@ -306,3 +307,26 @@ def test_client_that_reads_nothing(wire: Wire) -> None:
     assert wire.get("/simple/demo/").status == 200
     for connection in idle:
         connection.close()
+
+
+@pytest.mark.parametrize("line", (b"x-filler: " + b"x" * 1000, b"GET"))
+def test_head_without_end_is_cut_off(wire: Wire, line: bytes) -> None:
+    """A request whose head goes on for ever is answered and closed; it fills no memory."""
+    with wire.connect() as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n" if line.startswith(b"x") else b"GET /")
+        for _ in range(1000):
+            connection.sendall(line + b"\r\n" if line.startswith(b"x") else b"a" * 1000)
+        assert read_answer(connection).status == 431
+        assert connection.recv(1) == b""
+
+
+def test_project_pages_do_not_wait_for_clients_that_do_not_read(wire: Wire) -> None:
+    """Readers that send requests and read nothing hold no place that others need."""
+    stuck = [wire.connect() for _ in range(8)]
+    try:
+        for connection in stuck:
+            connection.sendall(b"GET /project/demo/ HTTP/1.1\r\nhost: x\r\n\r\n" * 400)
+        assert wire.get("/project/demo/").status == 200
+    finally:
+        for connection in stuck:
+            connection.close()
