@@ -105,7 +105,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "fallback-url",
         "Simple API of the index that projects without a local file are redirected to. May be repeated; "
-        "order is priority.",
+        "order is priority, and clients are redirected to the first.",
         parse_url,
         default=(),
         default_text="the index that pip on this machine uses",
