@@ -43,7 +43,7 @@ $(BIN)/python:
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	@echo "installing into $(VENV)" >&2
+	@echo "installing into $(VENV); this takes about half a minute" >&2
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --editable .
 	@touch $@
 

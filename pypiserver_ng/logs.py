@@ -31,6 +31,12 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(event)
 
 
+def announce(text: str, style: str) -> None:
+    """A line for the person who started the program, on stderr whatever the log's level; `style` text or json."""
+    record = logging.LogRecord("pypiserver_ng", logging.INFO, "", 0, "%s", (text,), None)
+    print(_JsonFormatter().format(record) if style == "json" else text, file=sys.stderr, flush=True)  # noqa: T201
+
+
 def _escape(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 

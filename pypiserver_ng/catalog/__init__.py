@@ -47,6 +47,8 @@ class Contents:
     """What reading a file's bytes told."""
 
     digests: Digests
+    #: The project's name as its metadata spells it.
+    display_name: str | None = None
     requires_python: str | None = None
     summary: str | None = None
     metadata_sha256: str | None = None
@@ -369,7 +371,8 @@ def _presence_values(presence: Presence) -> dict[str, Any]:
 
 
 def _contents_values(contents: Contents) -> dict[str, Any]:
-    return {
+    spelling = {"display_name": contents.display_name} if contents.display_name else {}
+    return spelling | {
         "sha256": contents.digests.sha256,
         "md5": contents.digests.md5,
         "blake2b_256": contents.digests.blake2b_256,

@@ -34,7 +34,7 @@ def main() -> NoReturn:
 
 def _fail(message: str) -> NoReturn:
     line = " ".join(message.split()).rstrip(".")
-    click.echo(f"{PROGRAM}: error: {line} (see {PROGRAM} --help)", err=True)
+    click.echo(f"{PROGRAM}: error: {line} (see {PROGRAM} run --help)", err=True)
     sys.exit(EXIT_USAGE)
 
 

@@ -2,12 +2,14 @@
 
 import click
 
-from pypiserver_ng.cli.options import configured
+from pypiserver_ng.cli.options import check_paths, configured
 from pypiserver_ng.config import Config
 
 
-def _check(_config: Config) -> None:
-    """Check flags, environment and configuration file, and start nothing."""
+def _check(config: Config) -> None:
+    """Check the configuration and what it names."""
+    if not config.default_packages or config.packages[0].exists():
+        check_paths(config)
     click.echo("the configuration is valid")
 
 

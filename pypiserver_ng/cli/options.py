@@ -37,6 +37,32 @@ def load_config(file: str | None, flags: Mapping[str, Any]) -> Config:
     return build_config(given, os.environ, _read_toml(file) if file else {}, _read_secret)
 
 
+def check_paths(config: Config) -> None:
+    """Whether what the configuration names can be read. Raises Invalid."""
+    for path in config.packages:
+        if path.exists() and not path.is_dir():
+            raise Invalid(f"the package directory {path} is not a directory: name one")
+        if not path.is_dir():
+            raise Invalid(f"there is no package directory (and no command) {str(path)!r}: create it or name another")
+        try:
+            next(path.iterdir(), None)
+        except OSError as fault:
+            raise Invalid(f"cannot read the package directory {path}: {fault.strerror}") from None
+    if config.welcome is not None:
+        _read_text(config.welcome, "home page")
+    if config.passwords is not None:
+        _read_text(config.passwords, "password file (--passwords)", errors="replace")
+
+
+def _read_text(path: Path, what: str, *, errors: str = "strict") -> None:
+    try:
+        path.read_text(encoding="utf-8", errors=errors)
+    except OSError as fault:
+        raise Invalid(f"cannot read the {what} {path}: {fault.strerror}") from None
+    except UnicodeDecodeError:
+        raise Invalid(f"the {what} {path} is not UTF-8 text") from None
+
+
 def _read_toml(file: str) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(file).read_text(encoding="utf-8"))

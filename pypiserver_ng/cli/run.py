@@ -2,11 +2,11 @@
 
 import contextlib
 import logging
-from pathlib import Path
+import os
 
 import click
 
-from pypiserver_ng.cli.options import PROGRAM, configured
+from pypiserver_ng.cli.options import PROGRAM, check_paths, configured
 from pypiserver_ng.config import Config
 from pypiserver_ng.errors import Invalid
 from pypiserver_ng.model import Action
@@ -17,10 +17,14 @@ _log = logging.getLogger(__name__)
 def _run(config: Config) -> None:
     """Serve the package directories until SIGTERM or Ctrl-C."""
     from pypiserver_ng.app import create_app
-    from pypiserver_ng.logs import configure_logs
+    from pypiserver_ng.logs import announce, configure_logs
     from pypiserver_ng.server import open_socket, reachable_address, serve
 
-    _prepare_directories(config)
+    if config.default_packages:
+        # Where it cannot be made, the next line says so.
+        with contextlib.suppress(OSError):
+            config.packages[0].mkdir()
+    check_paths(config)
     try:
         configure_logs(
             verbosity=config.verbose, stream=config.log_stream, file=config.log_file, style=config.log_format
@@ -36,44 +40,25 @@ def _run(config: Config) -> None:
     try:
         listening = open_socket(config.host, config.port)
     except OSError as fault:
-        raise Invalid(f"cannot listen on {config.host} port {config.port}: {fault.strerror}; see --port") from None
+        raise Invalid(f"cannot listen on {config.host} port {config.port}: {_reason(fault)}; see --port") from None
     except UnicodeError:
         raise Invalid(f"cannot listen on {config.host!r}: it is not a host name; see --host") from None
     # Last: what fails above is the only line on stderr.
     for notice in _notices(config):
-        click.echo(notice, err=True)
+        announce(notice, config.log_format)
     url = f"http://{reachable_address(listening)}{config.server_base_url}/simple/"
 
-    def announce() -> None:
+    def say_ready() -> None:
         projects, files = application.index.known_counts()
+        # Not of the log: whoever starts the program waits for this line, whatever the log looks like.
         click.echo(f"ready: {_count(projects, 'project')}, {_count(files, 'file')} at {url}", err=True)
 
-    serve(application.asgi, listening, access_log=config.verbose > 0, on_ready=announce)
+    serve(application.asgi, listening, access_log=config.verbose > 0, on_ready=say_ready)
 
 
-def _prepare_directories(config: Config) -> None:
-    for path in config.packages:
-        if config.default_packages:
-            # Where it cannot be made, the next line says so.
-            with contextlib.suppress(OSError):
-                path.mkdir()
-        if not path.is_dir():
-            raise Invalid(f"the package directory {path} does not exist: create it or name another")
-        try:
-            next(path.iterdir(), None)
-        except OSError as fault:
-            raise Invalid(f"cannot read the package directory {path}: {fault.strerror}") from None
-    if config.welcome is not None:
-        _require_text(config.welcome)
-
-
-def _require_text(path: Path) -> None:
-    try:
-        path.read_text(encoding="utf-8")
-    except OSError as fault:
-        raise Invalid(f"cannot read the home page {path}: {fault.strerror}") from None
-    except UnicodeDecodeError:
-        raise Invalid(f"the home page {path} is not UTF-8 text") from None
+def _reason(fault: OSError) -> str:
+    # The system's own words; a library may have put the address into its text once more.
+    return os.strerror(fault.errno) if fault.errno and fault.errno > 0 else str(fault.strerror)
 
 
 def _notices(config: Config) -> list[str]:
@@ -88,6 +73,8 @@ def _notices(config: Config) -> list[str]:
             f"note: no password file, so {_list(guarded)} {'is' if len(guarded) == 1 else 'are'} refused to everyone: "
             "give one with -P FILE, or open the server with -P . -a ."
         )
+    if len(config.fallback_url) > 1:
+        notices.append("note: clients are redirected to the first --fallback-url only; the others are not used")
     if Action.UPDATE not in config.authenticate:
         who = "everyone" if not guarded else f"everyone, though {_list(guarded)} needs credentials"
         notices.append(f"WARNING: uploads and deletions are open to {who}: add update to -a to close them")

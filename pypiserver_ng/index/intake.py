@@ -82,6 +82,7 @@ class Intake:
     def _describe(self, digests: Digests, parsed: ParsedFilename, metadata: CoreMetadata, raw: bytes) -> Contents:
         return Contents(
             digests,
+            display_name=metadata.name,
             requires_python=metadata.requires_python,
             summary=shorten_summary(metadata.summary),
             metadata_sha256=self._metadata.put(raw) if parsed.kind is Kind.WHEEL else None,

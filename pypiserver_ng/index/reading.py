@@ -12,7 +12,7 @@ from pypiserver_ng.archive import inspect_found
 from pypiserver_ng.catalog import Contents, Known, Presence
 from pypiserver_ng.errors import Invalid
 from pypiserver_ng.metadata import parse_metadata, shorten_summary
-from pypiserver_ng.model import Kind
+from pypiserver_ng.model import Kind, normalize_name
 from pypiserver_ng.storage import Directory, MetadataStore, hash_stream, is_being_written, mtime_of
 
 _log = logging.getLogger(__name__)
@@ -110,6 +110,7 @@ class Reader:
             return Contents(contents.digests, problem=contents.problem or fault.message)
         return Contents(
             contents.digests,
+            display_name=metadata.name if normalize_name(metadata.name) == presence.parsed.name else None,
             requires_python=metadata.requires_python,
             summary=shorten_summary(metadata.summary),
             # Only a wheel's metadata is final; an sdist's may change when it is built.

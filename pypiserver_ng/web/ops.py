@@ -32,9 +32,17 @@ class NoIcon:
         await http.send_text(send, 404, "there is no icon\n", [(b"cache-control", b"max-age=86400")])
 
 
+class Robots:
+    """Nothing of a private index belongs into a search engine."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await http.send_text(send, 200, "User-agent: *\nDisallow: /\n", [(b"cache-control", b"max-age=86400")])
+
+
 def routes(index: Index, health_endpoint: str) -> list[BaseRoute]:
     return [
         Route(health_endpoint, Health(), methods=["GET"]),
         Route("/-/ready", Ready(index), methods=["GET"]),
         Route("/favicon.ico", NoIcon(), methods=["GET"]),
+        Route("/robots.txt", Robots(), methods=["GET"]),
     ]

@@ -137,7 +137,7 @@ class ProjectSite:
 
 
 class Search:
-    """GET /-/search?q=TERMS."""
+    """GET /-/search?q=TERMS; without terms, all projects."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -146,7 +146,7 @@ class Search:
         site = self._site
         await site.gate.authorize(Action.LIST, http.header(scope, b"authorization"))
         asked = http.query_value(scope, "q")[:200].strip()
-        found = await site.index.search(asked.split()[:10]) if asked else []
+        found = await site.index.search(asked.split()[:10])
         context = site.context(scope) | {
             "q": asked,
             "results": [_hit(project) for project in found[:_MOST_RESULTS]],
