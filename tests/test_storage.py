@@ -217,14 +217,18 @@ def test_a_directory_that_cannot_be_read_is_named(directory: Directory, roots: t
     assert failed == [(directory.roots[1], "")]
 
 
-def test_names_that_are_not_utf8_are_passed_over(directory: Directory, roots: tuple[Path, Path]) -> None:
-    """No URL and no row can hold them; what lies beside them is served."""
+def test_names_that_are_not_utf8_are_passed_over(
+    directory: Directory, roots: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """No URL and no row can hold them; the log names them, and what lies beside them is served."""
     strange = os.fsencode(roots[0]) + b"/\xff"
     os.mkdir(strange)  # noqa: PTH102 - bytes
     (roots[0] / os.fsdecode(b"\xff") / "a-1.0.zip").write_bytes(b"x")
     (roots[0] / os.fsdecode(b"b\xff-1.0.zip")).write_bytes(b"x")
     (roots[0] / "c-1.0.zip").write_bytes(b"x")
     assert list_paths(directory) == ["c-1.0.zip"]
+    assert "udcff" in caplog.text
+    assert "rename it" in caplog.text
 
 
 def test_opening(directory: Directory, roots: tuple[Path, Path]) -> None:

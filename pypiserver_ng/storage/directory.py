@@ -74,17 +74,20 @@ class Directory:
         """
         seen: list[Seen] = []
         failed: list[tuple[str, str]] = []
+        odd: list[str] = []
         for root in self.roots:
             todo = [""]
             while todo:
                 directory = todo.pop()
                 try:
                     self._check_mount(f"{root}/{directory}".rstrip("/"))
-                    todo.extend(_list(root, directory, seen))
+                    todo.extend(_list(root, directory, seen, odd))
                 except OSError as fault:
                     failed.append((root, directory))
                     self._warn(directory or root, fault.strerror or "it cannot be read")
-        if not failed:
+        for path in odd:
+            self._warn(path, "the name is not UTF-8, so nothing of it is served, and it shadows nothing: rename it")
+        if not failed and not odd:
             self._warned.clear()
         return seen, failed
 
@@ -106,7 +109,7 @@ class Directory:
     def _warn(self, directory: str, reason: str) -> None:
         if directory not in self._warned:
             self._warned.add(directory)
-            _log.warning("directory %s: %s", directory, reason)
+            _log.warning("%s: %s", directory, reason)
 
     def is_known(self, root: str, path: str) -> bool:
         """False where the file's directory cannot be looked into just now, so that a missing file means nothing."""
@@ -237,11 +240,14 @@ def translate_os_error(fault: OSError, outcome: str = "nothing was stored") -> F
     return Unavailable(f"the server's file system fails just now; {outcome}", retry_after=30)
 
 
-def _list(root: str, directory: str, seen: list[Seen]) -> Iterator[str]:
+def _list(root: str, directory: str, seen: list[Seen], odd: list[str]) -> Iterator[str]:
     subdirectories = []
     with os.scandir(f"{root}/{directory}") as entries:
         for entry in entries:
-            if entry.name.startswith(".") or not _is_utf8(entry.name):
+            if entry.name.startswith("."):
+                continue
+            if not _is_utf8(entry.name):
+                odd.append(ascii(directory + entry.name))
                 continue
             if entry.is_dir(follow_symlinks=False):
                 subdirectories.append(f"{directory}{entry.name}/")
