@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pypiserver_ng.catalog import Catalog, Change, Contents, Presence, from_microseconds, to_microseconds
+from pypiserver_ng.catalog import Catalog, Change, Contents, Presence
+from pypiserver_ng.catalog.rows import from_microseconds, to_microseconds
 from pypiserver_ng.errors import Invalid
 from pypiserver_ng.filenames import parse_found
 from pypiserver_ng.model import Digests, File, NormalizedName

@@ -8,70 +8,38 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, delete, func, insert, inspect, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, delete, func, insert, inspect, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
 from pypiserver_ng.catalog import schema
+from pypiserver_ng.catalog.rows import (
+    Change,
+    Contents,
+    Known,
+    Presence,
+    contents_values,
+    found_values,
+    from_microseconds,
+    presence_values,
+    to_known,
+    to_microseconds,
+)
 from pypiserver_ng.catalog.schema import files, mounts, projects, state, tombstones
 from pypiserver_ng.catalog.serial import SharedSerial
 from pypiserver_ng.catalog.sqlite import create_sqlite_engine
 from pypiserver_ng.errors import Conflict, Invalid, NoSpace, Unavailable
-from pypiserver_ng.model import Digests, File, Found, Kind, NormalizedName, ParsedFilename
+from pypiserver_ng.model import File, Found, NormalizedName
+
+__all__ = ["Catalog", "Change", "Contents", "Known", "Presence", "buried_conflict"]
 
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Presence:
-    """A file seen in a package directory, not read yet."""
-
-    root: str
-    path: str
-    parsed: ParsedFilename
-    size: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """What reading a file's bytes told."""
-
-    digests: Digests
-    #: The project's name as its metadata spells it.
-    display_name: str | None = None
-    requires_python: str | None = None
-    summary: str | None = None
-    metadata_sha256: str | None = None
-    problem: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """One row, read or not. `file` is None while the bytes were not read."""
-
-    id: int
-    presence: Presence
-    file: File | None
-    problem: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A project that changed; `files` counts what it has now."""
-
-    name: NormalizedName
-    serial: int
-    files: int
 
 
 class Catalog:
@@ -114,7 +82,7 @@ class Catalog:
         query = select(files).where(files.c.project == name).order_by(files.c.id)
         with self._reading() as connection:
             serial = connection.scalar(select(projects.c.serial).where(projects.c.name == name)) or 0
-            return serial, [_to_known(row) for row in connection.execute(query)]
+            return serial, [to_known(row) for row in connection.execute(query)]
 
     def files_named(self, filename: str) -> list[Known]:
         return self._known(files.c.filename == filename)
@@ -169,7 +137,7 @@ class Catalog:
     def _known(self, condition: ColumnElement[bool], limit: int | None = None) -> list[Known]:
         query = select(files).where(condition).order_by(files.c.id).limit(limit)
         with self._reading() as connection:
-            return [_to_known(row) for row in connection.execute(query)]
+            return [to_known(row) for row in connection.execute(query)]
 
     # Writing
 
@@ -192,7 +160,7 @@ class Catalog:
 
         Raises Conflict when the name was buried with other bytes meanwhile, unless it may be overwritten.
         """
-        values = _presence_values(presence) | _contents_values(contents)
+        values = presence_values(presence) | contents_values(contents)
         values |= {
             "upload_time": to_microseconds(upload_time),
             "uploaded_by": user,
@@ -217,7 +185,7 @@ class Catalog:
             touched = {presence.parsed.name for presence in found} | _projects_of(connection, gone)
             _touch(connection, serial, touched)
             if found:
-                rows = [_found_values(presence) for presence in found]
+                rows = [found_values(presence) for presence in found]
                 connection.execute(_upsert(rows[0], if_changed=True), rows)
             for batch in _batches(gone):
                 connection.execute(delete(files).where(files.c.id.in_(batch)))
@@ -234,7 +202,7 @@ class Catalog:
                     & (files.c.mtime_ns == known.presence.mtime_ns)
                     & files.c.sha256.is_(None)
                 )
-                connection.execute(update(files).where(unchanged).values(_contents_values(contents)))
+                connection.execute(update(files).where(unchanged).values(contents_values(contents)))
 
     def remove(self, removed: Sequence[File], deleted_at: datetime) -> None:
         """Forget files and bury their names: other bytes never come back under them."""
@@ -310,15 +278,6 @@ def buried_conflict(filename: str) -> Conflict:
     )
 
 
-def to_microseconds(moment: datetime) -> int:
-    delta = moment - _EPOCH
-    return (delta.days * 86400 + delta.seconds) * 10**6 + delta.microseconds
-
-
-def from_microseconds(value: int) -> datetime:
-    return datetime.fromtimestamp(value // 10**6, tz=UTC).replace(microsecond=value % 10**6)
-
-
 def _reason(fault: SQLAlchemyError) -> str:
     """What the database said, without the statement."""
     return str(getattr(fault, "orig", None) or type(fault).__name__)
@@ -326,69 +285,6 @@ def _reason(fault: SQLAlchemyError) -> str:
 
 def _serial(connection: Connection) -> int:
     return connection.scalar(select(state.c.value).where(state.c.key == "serial")) or 0
-
-
-def _to_known(row: Row[Any]) -> Known:
-    parsed = ParsedFilename(row.filename, row.display_name, NormalizedName(row.project), row.version, Kind(row.kind))
-    presence = Presence(row.root, row.path, parsed, row.size, row.mtime_ns)
-    file = None
-    if row.sha256 is not None:
-        file = File(
-            id=row.id,
-            root=row.root,
-            path=row.path,
-            filename=row.filename,
-            project=parsed.name,
-            display_name=row.display_name,
-            version=row.version,
-            kind=parsed.kind,
-            size=row.size,
-            mtime_ns=row.mtime_ns,
-            digests=Digests(row.sha256, row.md5, row.blake2b_256),
-            upload_time=from_microseconds(row.upload_time),
-            requires_python=row.requires_python,
-            summary=row.summary,
-            metadata_sha256=row.metadata_sha256,
-            yanked=row.yanked,
-            yanked_reason=row.yanked_reason,
-        )
-    return Known(row.id, presence, file, row.problem)
-
-
-def _presence_values(presence: Presence) -> dict[str, Any]:
-    parsed = presence.parsed
-    return {
-        "root": presence.root,
-        "path": presence.path,
-        "filename": parsed.filename,
-        "project": parsed.name,
-        "display_name": parsed.display_name,
-        "version": parsed.version,
-        "kind": parsed.kind.value,
-        "size": presence.size,
-        "mtime_ns": presence.mtime_ns,
-    }
-
-
-def _contents_values(contents: Contents) -> dict[str, Any]:
-    spelling = {"display_name": contents.display_name} if contents.display_name else {}
-    return spelling | {
-        "sha256": contents.digests.sha256,
-        "md5": contents.digests.md5,
-        "blake2b_256": contents.digests.blake2b_256,
-        "requires_python": contents.requires_python,
-        "summary": contents.summary,
-        "metadata_sha256": contents.metadata_sha256,
-        "problem": contents.problem,
-    }
-
-
-_UNREAD = dict.fromkeys(("sha256", "md5", "blake2b_256", "requires_python", "summary", "metadata_sha256", "problem"))
-
-
-def _found_values(presence: Presence) -> dict[str, Any]:
-    # PEP 700's upload-time of a file that was copied in is the time it was last written.
-    return _presence_values(presence) | _UNREAD | {"upload_time": presence.mtime_ns // 1000}
 
 
 def _upsert(columns: Iterable[str], *, if_changed: bool = False) -> Any:

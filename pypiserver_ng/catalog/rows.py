@@ -1,0 +1,126 @@
+"""Rows become values and values rows. Knows the columns, runs no query."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Row
+
+from pypiserver_ng.model import Digests, File, Kind, NormalizedName, ParsedFilename
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """A file seen in a package directory, not read yet."""
+
+    root: str
+    path: str
+    parsed: ParsedFilename
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What reading a file's bytes told."""
+
+    digests: Digests
+    #: The project's name as its metadata spells it.
+    display_name: str | None = None
+    requires_python: str | None = None
+    summary: str | None = None
+    metadata_sha256: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One row, read or not. `file` is None while the bytes were not read."""
+
+    id: int
+    presence: Presence
+    file: File | None
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A project that changed; `files` counts what it has now."""
+
+    name: NormalizedName
+    serial: int
+    files: int
+
+
+def to_microseconds(moment: datetime) -> int:
+    delta = moment - _EPOCH
+    return (delta.days * 86400 + delta.seconds) * 10**6 + delta.microseconds
+
+
+def from_microseconds(value: int) -> datetime:
+    return datetime.fromtimestamp(value // 10**6, tz=UTC).replace(microsecond=value % 10**6)
+
+
+def to_known(row: Row[Any]) -> Known:
+    parsed = ParsedFilename(row.filename, row.display_name, NormalizedName(row.project), row.version, Kind(row.kind))
+    presence = Presence(row.root, row.path, parsed, row.size, row.mtime_ns)
+    file = None
+    if row.sha256 is not None:
+        file = File(
+            id=row.id,
+            root=row.root,
+            path=row.path,
+            filename=row.filename,
+            project=parsed.name,
+            display_name=row.display_name,
+            version=row.version,
+            kind=parsed.kind,
+            size=row.size,
+            mtime_ns=row.mtime_ns,
+            digests=Digests(row.sha256, row.md5, row.blake2b_256),
+            upload_time=from_microseconds(row.upload_time),
+            requires_python=row.requires_python,
+            summary=row.summary,
+            metadata_sha256=row.metadata_sha256,
+            yanked=row.yanked,
+            yanked_reason=row.yanked_reason,
+        )
+    return Known(row.id, presence, file, row.problem)
+
+
+def presence_values(presence: Presence) -> dict[str, Any]:
+    parsed = presence.parsed
+    return {
+        "root": presence.root,
+        "path": presence.path,
+        "filename": parsed.filename,
+        "project": parsed.name,
+        "display_name": parsed.display_name,
+        "version": parsed.version,
+        "kind": parsed.kind.value,
+        "size": presence.size,
+        "mtime_ns": presence.mtime_ns,
+    }
+
+
+def contents_values(contents: Contents) -> dict[str, Any]:
+    spelling = {"display_name": contents.display_name} if contents.display_name else {}
+    return spelling | {
+        "sha256": contents.digests.sha256,
+        "md5": contents.digests.md5,
+        "blake2b_256": contents.digests.blake2b_256,
+        "requires_python": contents.requires_python,
+        "summary": contents.summary,
+        "metadata_sha256": contents.metadata_sha256,
+        "problem": contents.problem,
+    }
+
+
+_UNREAD = dict.fromkeys(("sha256", "md5", "blake2b_256", "requires_python", "summary", "metadata_sha256", "problem"))
+
+
+def found_values(presence: Presence) -> dict[str, Any]:
+    # PEP 700's upload-time of a file that was copied in is the time it was last written.
+    return presence_values(presence) | _UNREAD | {"upload_time": presence.mtime_ns // 1000}
