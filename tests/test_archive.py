@@ -397,3 +397,9 @@ def test_memory_stays_bounded(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 16 * 2**20
+
+
+def test_a_member_with_a_name_of_dashes_is_passed_over(tmp_path: Path) -> None:
+    """Such a name would be split at each of them; the file is listed without metadata at once."""
+    members = [Member(b"x" + b"-a" * 15_000 + b"%d.dist-info/METADATA" % number) for number in range(200)]
+    assert find(tmp_path, WHEEL, make_zip(members)).complete

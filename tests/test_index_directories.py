@@ -239,3 +239,19 @@ def test_a_broken_file_from_before_is_listed_without_metadata(packages: Path, co
                 await house.index.metadata_file(file.path)
 
     run(scenario())
+
+
+def test_a_file_that_moves_keeps_its_project(tmp_path: Path) -> None:
+    """Told only that it went from its old place, the index looks for it before it gives its project away."""
+
+    async def scenario() -> None:
+        (tmp_path / "old").mkdir()
+        WHEEL.write(tmp_path / "old")
+        async with opened(tmp_path, policy=Policy(fallback=True)) as house:
+            await listed(house, WHEEL.filename)
+            (tmp_path / "old" / WHEEL.filename).rename(tmp_path / WHEEL.filename)
+            await house.index._compare([(str(tmp_path), f"old/{WHEEL.filename}")])
+            assert isinstance(await house.index.project_page(DEMO, KEY), Body)
+            assert (await house.index.file(WHEEL.filename)).path == WHEEL.filename
+
+    run(scenario())

@@ -324,3 +324,24 @@ def test_facts_of_a_file(roots: tuple[Path, Path], directory: Directory) -> None
     seen = directory.look(directory.roots[0], f"deep/{NAME}")
     assert seen == Seen(directory.roots[0], f"deep/{NAME}", 5, moment)
     assert seen.filename == NAME
+
+
+def test_sweep_leaves_what_is_referred_to(tmp_path: Path) -> None:
+    """Metadata of deleted files goes, once it is old; what a file refers to stays."""
+    store = MetadataStore(tmp_path)
+    kept, old, young = (store.put(content) for content in (b"kept", b"old", b"young"))
+    for digest in (kept, old):
+        os.utime(tmp_path / digest[:2] / digest, (1, 1))
+    store.sweep({kept})
+    assert [store.get(digest) is not None for digest in (kept, old, young)] == [True, False, True]
+
+
+def test_scratch_that_was_given_up_takes_no_more(directory: Directory) -> None:
+    """A thread that still writes for a request that is gone writes into nobody's file."""
+    scratch = directory.new_scratch()
+    scratch.discard()
+    with pytest.raises(OSError, match="given up"):
+        scratch.write(b"late")
+    with pytest.raises(OSError, match="given up"):
+        directory.publish(scratch, NAME, overwrite=False)
+    scratch.discard()

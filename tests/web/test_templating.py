@@ -391,3 +391,19 @@ def test_text_is_readable_in_both_schemes(scheme: int, colour: str, ground: str)
     palette = _palettes(Templates().stylesheet().decode())[scheme]
     assert _contrast(palette[colour], palette[ground]) >= 4.5
     assert _contrast(palette["on-accent"], palette["accent"]) >= 4.5
+
+
+@pytest.mark.parametrize(
+    "content_type", ('text/markdown; x="' + ";" * 400_000, "text/markdown; variant*" + "9" * 5000 + "=x", ";;;", "=")
+)
+def test_a_hostile_content_type_is_read_at_once(content_type: str) -> None:
+    """Whatever stands in it, the description is shown."""
+    assert "words" in render_description("words", content_type)
+
+
+def test_a_description_does_not_dress_up_as_ours() -> None:
+    """The highlighters' classes stay, those of our own notes do not."""
+    rendered = render_description('<p class="note">ours?</p>\n\n```python\nimport os\n```\n', "text/markdown")
+    assert "note" not in rendered
+    assert "ours?" in rendered
+    assert "class=" in rendered
