@@ -7,7 +7,6 @@ import hashlib
 import os
 import secrets
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -49,10 +48,7 @@ class Scratch:
     """One file in the making. Its lock tells a sweep that somebody still owns it."""
 
     def __init__(self, directory: Path) -> None:
-        self.path = directory / secrets.token_hex(16)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self.fd = os.open(self.path, flags, 0o600)
-        fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.path, self.fd = _create_locked(directory)
         #: Whoever works on the file holds it: a request that is cancelled discards while a thread may still write.
         self.lock = threading.Lock()
         self.size = 0
@@ -86,6 +82,19 @@ class Scratch:
                 self.fd = -1
 
 
+def _create_locked(directory: Path) -> tuple[Path, int]:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        path = directory / secrets.token_hex(16)
+        fd = os.open(path, flags, 0o600)
+        # Another process may have swept the file before it was locked: then take another.
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(fd).st_nlink:
+                return path, fd
+        os.close(fd)
+
+
 def sweep_scratch(directory: Path) -> int:
     """Remove what dead processes left behind; returns how many files that were."""
     removed = 0
@@ -94,11 +103,8 @@ def sweep_scratch(directory: Path) -> int:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                status = os.fstat(fd)
-                # An empty file this young may belong to a process that is about to lock it.
-                if status.st_size or time.time() - status.st_mtime > 1:
-                    path.unlink()
-                    removed += 1
+                path.unlink()
+                removed += 1
             finally:
                 os.close(fd)
     return removed
