@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from pypiserver_ng.archive import Found, inspect_found, inspect_upload
+from pypiserver_ng.archive import Found
 from pypiserver_ng.errors import Invalid
-from pypiserver_ng.filenames import parse_found, parse_upload
+from tests.tools.inspections import find, inspect
 from tests.tools.raw_archives import Member, add_zip64_end, deflate, make_zip, put_before, seal, zip_of
 
 WHEEL = "demo-1.0-py3-none-any.whl"
@@ -72,21 +72,6 @@ def zip_that_is_a_tar() -> bytes:
     content[124:136] = b"%011o\0" % 0
     content[257:265] = b"ustar\x0000"
     return seal(content[:512]) + bytes(content[512:])
-
-
-def inspect(tmp_path: Path, filename: str, content: bytes) -> bytes:
-    path = tmp_path / "scratch"
-    path.write_bytes(content)
-    return inspect_upload(path, parse_upload(filename))
-
-
-def find(tmp_path: Path, filename: str, content: bytes) -> Found:
-    path = tmp_path / "found"
-    path.write_bytes(content)
-    parsed = parse_found(filename)
-    assert parsed is not None
-    with path.open("rb") as file:
-        return inspect_found(file, parsed)
 
 
 GOOD: dict[str, tuple[str, bytes]] = {

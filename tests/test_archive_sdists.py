@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pypiserver_ng.archive import Found, inspect_found, inspect_upload
+from pypiserver_ng.archive import Found
 from pypiserver_ng.archive import found as found_archives
 from pypiserver_ng.errors import Invalid
-from pypiserver_ng.filenames import parse_found, parse_upload
+from tests.tools.inspections import find, inspect
 from tests.tools.raw_archives import Member, block, entry, make_zip, pax, zip_of
 
 SDIST = "demo-1.0.tar.gz"
@@ -52,21 +52,6 @@ SDIST_FILES = {
     "src/" + "deep/" * 40 + "n" * 120 + ".py": b"long",
     "tests/data/smörbröd \N{SNOWMAN}.txt": b"x" * 70_000,
 }
-
-
-def inspect(tmp_path: Path, filename: str, content: bytes) -> bytes:
-    path = tmp_path / "scratch"
-    path.write_bytes(content)
-    return inspect_upload(path, parse_upload(filename))
-
-
-def find(tmp_path: Path, filename: str, content: bytes) -> Found:
-    path = tmp_path / "found"
-    path.write_bytes(content)
-    parsed = parse_found(filename)
-    assert parsed is not None
-    with path.open("rb") as file:
-        return inspect_found(file, parsed)
 
 
 GOOD: dict[str, tuple[str, bytes]] = {

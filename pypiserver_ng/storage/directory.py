@@ -138,9 +138,6 @@ class Directory:
             raise
         return _seen(root, path, status) if stat.S_ISREG(status.st_mode) else None
 
-    def locate(self, root: str, path: str) -> Path:
-        return Path(root, path)
-
     def open(self, root: str, path: str) -> int:
         """A descriptor for reading. Raises OSError; a link to a file is followed."""
         fd = os.open(f"{root}/{path}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

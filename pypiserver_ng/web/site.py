@@ -55,7 +55,7 @@ class Site:
     def render_failure(self, scope: Scope, status: int, title: str, message: str) -> bytes:
         """What a browser sees instead of one line of text."""
         here = {"base": self.context(scope)["base"], "version": __version__}
-        return self.templates.render("error.html", **here, status=status, title=title, message=message, hint=None)
+        return self.templates.render("error.html", **here, status=status, title=title, message=message)
 
     def context(self, scope: Scope) -> dict[str, Any]:
         """What every page knows: the way back to the root, and this server's URL as the reader sees it."""
@@ -152,7 +152,6 @@ class Search:
             "results": [_hit(project) for project in found[:_MOST_RESULTS]],
             "total": len(found),
             "truncated": len(found) > _MOST_RESULTS,
-            "may_list": True,
         }
         await site.send(send, await site.index.run(lambda: site.templates.render("search.html", **context)))
 

@@ -109,11 +109,11 @@ def _hit(word: str) -> dict[str, Any]:
 
 
 def _search(word: str) -> dict[str, Any]:
-    return {"q": word, "results": [_hit(word)], "total": 230, "truncated": True, "may_list": True}
+    return {"q": word, "results": [_hit(word)], "total": 230, "truncated": True}
 
 
 def _error(word: str) -> dict[str, Any]:
-    return {"status": 404, "title": word, "message": word, "hint": word}
+    return {"status": 404, "title": word, "message": word}
 
 
 _PAGES = {"home.html": _home, "project.html": _project, "search.html": _search, "error.html": _error}
@@ -164,8 +164,8 @@ def test_links_stay_below_any_prefix(name: str, base: str) -> None:
 
 def test_a_missing_value_is_a_fault() -> None:
     """A page is never sent with a hole in it."""
-    with pytest.raises(jinja2.UndefinedError, match="hint"):
-        Templates().render("error.html", base="./", version="1", status=404, title="x", message="x")
+    with pytest.raises(jinja2.UndefinedError, match="message"):
+        Templates().render("error.html", base="./", version="1", status=404, title="x")
 
 
 @pytest.mark.parametrize(

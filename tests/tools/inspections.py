@@ -1,0 +1,23 @@
+"""Archives given as bytes, put on the disk and inspected."""
+
+from pathlib import Path
+
+from pypiserver_ng.archive import Found, inspect_found, inspect_upload
+from pypiserver_ng.filenames import parse_found, parse_upload
+
+
+def inspect(tmp_path: Path, filename: str, content: bytes) -> bytes:
+    """What the strict inspection says of an upload with this name and content."""
+    path = tmp_path / "scratch"
+    path.write_bytes(content)
+    return inspect_upload(path, parse_upload(filename))
+
+
+def find(tmp_path: Path, filename: str, content: bytes) -> Found:
+    """What the lenient inspection says of a file with this name and content."""
+    path = tmp_path / "found"
+    path.write_bytes(content)
+    parsed = parse_found(filename)
+    assert parsed is not None
+    with path.open("rb") as file:
+        return inspect_found(file, parsed)
