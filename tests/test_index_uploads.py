@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -216,5 +217,19 @@ def test_a_deleted_store_of_metadata_is_made_again(packages: Path) -> None:
                 if path.is_file():
                     path.write_bytes(b"damaged")
             assert (await house.index.metadata_file(WHEEL.filename))[1] == before
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("make", (Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")))
+def test_a_name_that_something_else_has_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """A directory, a pipe or a dangling link under the name is left alone, and the upload is told."""
+
+    async def scenario() -> None:
+        async with opened(tmp_path) as house:
+            make(tmp_path / WHEEL.filename)
+            with pytest.raises(Conflict, match="no file"):
+                await house.add(WHEEL)
+            assert house.left_over() == [WHEEL.filename]
 
     run(scenario())

@@ -1,7 +1,6 @@
 """`run`: serve until told to stop."""
 
 import contextlib
-import logging
 import os
 
 import click
@@ -10,8 +9,6 @@ from pypiserver_ng.cli.options import PROGRAM, check_paths, configured
 from pypiserver_ng.config import Config
 from pypiserver_ng.errors import Invalid
 from pypiserver_ng.model import Action
-
-_log = logging.getLogger(__name__)
 
 
 def _run(config: Config) -> None:

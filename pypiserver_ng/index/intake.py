@@ -126,6 +126,10 @@ class Intake:
         with self._lock:
             seen = self._directory.look(presence.root, presence.path)
             if seen is None:
+                if self._directory.is_taken(parsed.filename):
+                    raise Conflict(
+                        f"File already exists: {parsed.filename} is here and no file; its owner has to move it away"
+                    )
                 return False
             _expect_same(parsed.filename, self._hash(presence), contents.digests.sha256)
             self._record(seen, parsed, contents, identity)

@@ -9,6 +9,7 @@ import fcntl
 import logging
 import os
 import secrets
+import shutil
 import signal
 import stat
 import tempfile
@@ -170,9 +171,11 @@ class Directory:
         try:
             os.link(f"{self.roots[0]}/{filename}", kept, follow_symlinks=False)
         except OSError as fault:
-            if fault.errno in _GONE | _NO_LINKS:
+            if fault.errno in _GONE:
                 return None
-            raise
+            if fault.errno not in _NO_LINKS:
+                raise
+            shutil.copy2(f"{self.roots[0]}/{filename}", kept, follow_symlinks=False)
         return kept
 
     def put_back(self, kept: Path | None, filename: str) -> None:
@@ -203,6 +206,10 @@ class Directory:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{root}/{path}")  # noqa: PTH108
         _sync_directory(os.path.dirname(f"{root}/{path}"))  # noqa: PTH120
+
+    def is_taken(self, filename: str) -> bool:
+        """Whether anything, of whatever sort, has this name in the first directory."""
+        return os.path.lexists(f"{self.roots[0]}/{filename}")
 
     def may_delete(self, root: str, path: str) -> bool:
         return os.access(os.path.dirname(f"{root}/{path}"), os.W_OK | os.X_OK)  # noqa: PTH120

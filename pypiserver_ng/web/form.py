@@ -32,7 +32,7 @@ KEPT = frozenset(
 #: Bytes of a kept field; none is longer than a line.
 _MOST_FIELD = 64 * 1024
 #: Bytes of everything that is not the file: descriptions of several MB are usual.
-_MOST_TEXT = 64 * 1024 * 1024
+MOST_TEXT = 64 * 1024 * 1024
 _MOST_PARTS = 50_000
 _MOST_URLENCODED = 1000
 #: Bytes gathered before a thread writes and hashes them.
@@ -211,8 +211,8 @@ class _Reader:
             self._gathered += data[start:end]
             return
         self._text += end - start
-        if self._text > _MOST_TEXT:
-            raise TooLarge(f"the form's text is larger than {_MOST_TEXT} bytes")
+        if self._text > MOST_TEXT:
+            raise TooLarge(f"the form's text is larger than {MOST_TEXT} bytes")
         if self._value is not None:
             if len(self._value) + end - start > _MOST_FIELD:
                 raise Invalid(f"the field {self._name!r} is longer than {_MOST_FIELD} bytes")

@@ -12,13 +12,10 @@ from pypiserver_ng.index import Index
 from pypiserver_ng.model import Action, Identity, Upload, is_project_name, normalize_name
 from pypiserver_ng.storage import translate_os_error
 from pypiserver_ng.web import http
-from pypiserver_ng.web.form import ClientLeft, Form, read_form
+from pypiserver_ng.web.form import MOST_TEXT, ClientLeft, Form, read_form
 from pypiserver_ng.web.forwarded import base_url
 
 _log = logging.getLogger(__name__)
-
-#: Bytes a form may have beside its file.
-_FORM_ALLOWANCE = 64 * 1024 * 1024
 
 #: Actions of older clients that have nothing to do here; they succeed, as on pypiserver.
 _HARMLESS = frozenset({"doc_upload", "verify", "submit"})
@@ -50,7 +47,7 @@ class UploadForm:
 
     def _refuse_too_large(self, scope: Scope) -> None:
         length = http.header(scope, b"content-length")
-        if length is not None and length.isdigit() and int(length) > self._most + _FORM_ALLOWANCE:
+        if length is not None and length.isdigit() and int(length) > self._most + MOST_TEXT:
             raise TooLarge(f"the upload is larger than this index takes ({self._most} bytes)")
 
     async def _read(self, scope: Scope, receive: Receive, form: Form) -> None:
