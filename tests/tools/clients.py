@@ -23,9 +23,14 @@ CLIENTS: dict[str, tuple[str, ...]] = {
     "flit": ("flit==4.2.0",),
     "poetry": ("poetry==2.5.1",),
     "hatch": ("hatch==1.18.2",),
+    "pip-tools": ("pip-tools==7.6.2", "pip==26.3"),  # resolves with the pip beside it
+    "pipenv": ("pipenv==2026.10.3",),
     "pdm": ("pdm==2.29.3", "unearth<0.19", "hishel<2"),  # does not start with newer ones
     "uv": (),  # a binary that the tests' own environment brings
 }
+
+#: How a client is started that is not called like its row.
+_PROGRAMS = {"pip": ("python", "-m", "pip"), "pip-html": ("python", "-m", "pip"), "pip-tools": ("pip-compile",)}
 
 _INSTALL_SECONDS = 300
 _RUN_SECONDS = 120
@@ -78,9 +83,8 @@ def find_command(name: str) -> tuple[str, ...] | ClientMissingError:
         _install(home, CLIENTS[name])
     except (OSError, subprocess.SubprocessError, ClientMissingError) as failure:
         return ClientMissingError(f"{name} cannot be installed: {failure}")
-    python = str(home / "bin" / "python")
-    program = name.partition("-")[0]
-    return (python, "-m", "pip") if program == "pip" else (str(home / "bin" / program),)
+    program, *arguments = _PROGRAMS.get(name, (name,))
+    return (str(home / "bin" / program), *arguments)
 
 
 def _install(home: Path, requirements: tuple[str, ...]) -> None:

@@ -8,11 +8,13 @@ import base64
 import gzip
 import hashlib
 import io
+import os
 import re
 import tarfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -68,6 +70,13 @@ def make_wheel(directory: Path, name: str, version: str, **options: Unpack[Wheel
 def make_sdist(directory: Path, name: str, version: str, **options: Unpack[SdistOptions]) -> Path:
     """An sdist in `directory` (made if missing) that brings its own build backend and needs no other."""
     return build_sdist(name, version, **options).write(directory)
+
+
+def date_file(path: Path, day: str) -> Path:
+    """Make the file as old as noon of the day (``2024-03-01``, UTC): an index goes by it for the upload time."""
+    noon = datetime.fromisoformat(f"{day}T12:00:00+00:00").timestamp()
+    os.utime(path, (noon, noon))
+    return path
 
 
 def build_wheel(name: str, version: str, **options: Unpack[WheelOptions]) -> Distribution:
