@@ -7,8 +7,8 @@ A request passes, from outside: `Forwarded` (who asks, as a trusted proxy says),
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,20 +17,38 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Scope, Send
 
+from pypiserver_ng.attestations import AttestationVerifier
 from pypiserver_ng.auth import Authenticator, Gate, PasswordFile
 from pypiserver_ng.catalog import Catalog
 from pypiserver_ng.config import Config
 from pypiserver_ng.index import Index
+from pypiserver_ng.index.curation import Curator
+from pypiserver_ng.index.reading import Reader
+from pypiserver_ng.index.tree import Tree
 from pypiserver_ng.model import Action
 from pypiserver_ng.policy import Policy
-from pypiserver_ng.storage import Directory, MetadataStore, make_private_directory
+from pypiserver_ng.storage import Directory, MetadataStore, SharedLock, make_private_directory
 from pypiserver_ng.upstream import Upstream
 from pypiserver_ng.upstream.pip_index import find_pip_index
-from pypiserver_ng.web import files, http, legacy_json, ops, simple, site, upload, xmlrpc
+from pypiserver_ng.web import files, http, integrity, legacy_json, ops, simple, site, upload, xmlrpc
 from pypiserver_ng.web.forwarded import Forwarded
 from pypiserver_ng.web.templating import Templates
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """What lies on the disk: the directories, and the state beside them."""
+
+    catalog: Catalog
+    directory: Directory
+    metadata: MetadataStore
+    tree: Tree
+
+    def close(self) -> None:
+        self.catalog.close()
+        self.tree.lock.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +59,46 @@ class Application:
     index: Index
 
 
+def open_store(config: Config) -> Store:
+    """Raises OSError, and Invalid when the catalog cannot be used."""
+    make_private_directory(config.state_dir)
+    catalog = Catalog(config.state_dir)
+    directory = Directory(config.packages, config.state_dir)
+    lock = SharedLock(config.state_dir / "tree.lock")
+    return Store(catalog, directory, MetadataStore(config.state_dir / "metadata"), Tree(catalog, directory, lock))
+
+
+@contextmanager
+def open_curator(config: Config) -> Iterator[Curator]:
+    """The index's files and facts for a command that works beside a running server, or without one.
+
+    Raises OSError, and Invalid when the catalog cannot be used.
+    """
+    store = open_store(config)
+    try:
+        reader = Reader(store.directory, store.metadata)
+        yield Curator(store.catalog, store.directory, store.tree, reader)
+    finally:
+        store.close()
+
+
 def create_app(config: Config) -> Application:
     """Open everything that can fail early, and wire it.
 
     Raises OSError, ValueError (the password file), and Failure with one line for the person who starts it.
     """
-    make_private_directory(config.state_dir)
-    catalog = Catalog(config.state_dir)
+    store = open_store(config)
     upstreams = choose_upstreams(config)
     authenticator = Authenticator(PasswordFile(config.passwords)) if config.passwords else None
     gate = Gate(config.authenticate, authenticator)
     index = Index(
-        catalog,
-        Directory(config.packages, config.state_dir),
-        MetadataStore(config.state_dir / "metadata"),
+        store.catalog,
+        store.directory,
+        store.metadata,
+        store.tree,
         Policy(reserve=config.reserve, fallback=bool(upstreams)),
         upstreams,
+        AttestationVerifier(config.publishers),
         overwrite=config.overwrite,
         private_pages=Action.LIST in config.authenticate,
     )
@@ -64,7 +106,7 @@ def create_app(config: Config) -> Application:
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            stack.callback(catalog.close)
+            stack.callback(store.close)
             if authenticator is not None:
                 stack.callback(authenticator.close)
                 watching = asyncio.create_task(authenticator.watch())
@@ -99,6 +141,7 @@ def choose_upstreams(config: Config) -> list[Upstream]:
 
 def choose_routes(config: Config, index: Index, gate: Gate, people: site.Site) -> list[BaseRoute]:
     """Every route of the index. Order matters: pages first, because they are asked most; the bare root last."""
+    private_pages = Action.LIST in config.authenticate
     private_files = Action.DOWNLOAD in config.authenticate
     cache_control = files.make_cache_control(config.cache_control, overwrite=config.overwrite, private=private_files)
     return [
@@ -107,7 +150,8 @@ def choose_routes(config: Config, index: Index, gate: Gate, people: site.Site) -
         *merge_methods(site.routes(people), upload.routes(index, gate, config.max_upload_size)),
         *ops.routes(index, config.health_endpoint),
         *xmlrpc.routes(index, gate),
-        *legacy_json.routes(index, gate),
+        *legacy_json.routes(index, gate, private=private_pages),
+        *integrity.routes(index, gate, private=private_pages),
         *simple.root_routes(),
     ]
 

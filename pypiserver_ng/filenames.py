@@ -10,7 +10,7 @@ filename parsers alone: the canonical name is rebuilt from the parts and has to 
 import re
 from collections.abc import Iterable
 
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.utils import InvalidWheelFilename, canonicalize_version, parse_wheel_filename
 from packaging.version import Version
 
 from pypiserver_ng.errors import Invalid
@@ -63,6 +63,11 @@ def is_same_version(one: str, other: str) -> bool:
     """Whether two texts are the same version: by PEP 440 where it can read both, else letter by letter."""
     (readable, version, _), (other_readable, other_version, _) = sort_key(one), sort_key(other)
     return one == other or (readable and other_readable and version == other_version)
+
+
+def release_key(version: str) -> str:
+    """One text for all spellings of a version, so that 1 and 1.0 are one release."""
+    return canonicalize_version(version)
 
 
 def newest_version(versions: Iterable[str]) -> str:

@@ -34,6 +34,20 @@ class Kind(StrEnum):
     SIGNATURE = "signature"
 
 
+class Status(StrEnum):
+    """The status markers of a project (PEP 792)."""
+
+    ACTIVE = "active"
+    ARCHIVED = "archived"
+    DEPRECATED = "deprecated"
+    QUARANTINED = "quarantined"
+
+    @property
+    def takes_uploads(self) -> bool:
+        """PEP 792 forbids uploads to archived and quarantined projects."""
+        return self in {Status.ACTIVE, Status.DEPRECATED}
+
+
 class Action(StrEnum):
     """What `--authenticate` can ask credentials for."""
 
@@ -87,16 +101,20 @@ class File:
     yanked_reason: str | None = None
     #: Whether ``<path>.asc`` is here too.
     has_signature: bool = False
+    #: Whether its upload brought attestations that were verified (PEP 740).
+    has_provenance: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project with at least one local file; files sorted by version, then filename."""
+    """A local project; files sorted by version, then filename. A quarantined one offers none."""
 
     name: NormalizedName
     display_name: str
     serial: int
     files: tuple[File, ...]
+    status: Status = Status.ACTIVE
+    status_reason: str | None = None
     #: Files that are here but not whole yet (someone is copying them).
     pending: int = 0
 
@@ -139,6 +157,8 @@ class Upload:
     filetype: str | None = None
     #: Hex digests by their form fields' names: sha256_digest, md5_digest, blake2_256_digest.
     digests: dict[str, str] = field(default_factory=dict)
+    #: JSON array of attestations (PEP 740), not checked yet.
+    attestations: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,3 +170,16 @@ class Found:
     version: str
     summary: str | None
     upload_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """Whom to believe about some projects: an issuer of identities, and the claims that one of its tokens must have."""
+
+    issuer: str
+    #: Whom the issuer's tokens must be made out to.
+    audience: str
+    #: Names and values as they are configured.
+    claims: tuple[tuple[str, str], ...]
+    #: Patterns of normalized names.
+    projects: tuple[str, ...]

@@ -1,12 +1,14 @@
 """Facts become the bytes of the simple repository API: HTML and JSON, compressed forms, ETags, headers.
 
 The only renderer of `/simple/`. Pages are a pure function of facts and never depend on who asks: the same
-facts give the same bytes. File URLs are relative, so pages survive a path prefix, a proxy and https.
-Specification: the simple repository API, versions 1.0 to 1.4 (PEP 503, 629, 691, 700, 714, 592, 658).
+facts give the same bytes. File URLs are relative, so pages survive a path prefix, a proxy and https; only the
+URL of provenance has to be absolute.
+Specification: the simple repository API, versions 1.0 to 1.4 (PEP 503, 592, 629, 658, 691, 700, 714, 740, 792).
 """
 
 import gzip
 import hashlib
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -15,8 +17,14 @@ from urllib.parse import quote
 
 import msgspec
 
-from pypiserver_ng.model import Body, File, NormalizedName, Project
+from pypiserver_ng.model import Body, File, NormalizedName, Project, Status
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+#: A page of local files can honour everything up to this version: every size and time is known.
 API_VERSION = "1.4"
 
 JSON_TYPE = "application/vnd.pypi.simple.v1+json"
@@ -27,17 +35,27 @@ MEDIA_TYPES = (JSON_TYPE, HTML_TYPE, PLAIN_HTML_TYPE)
 
 IDENTITY = "identity"
 GZIP = "gzip"
+ZSTD = "zstd"
+#: What a page may be compressed with, the smallest result first.
+CODINGS = (ZSTD, GZIP)
 
 #: Below this many bytes compression costs more than it saves.
 _WORTH_COMPRESSING = 512
+#: Higher levels gain nothing: most of a page is digests, which are random.
+_ZSTD_LEVEL = 6
 
 # Nothing on these pages runs, submits or loads anything but the one stylesheet.
 _CONTENT_SECURITY = b"default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
-def render_project(project: Project, media_type: str) -> bytes:
-    """One project's page: every file once, in the order of `project.files`."""
-    return _project_json(project) if media_type == JSON_TYPE else _project_html(project)
+def render_project(project: Project, media_type: str, *, provenance_base: str = "") -> bytes:
+    """One project's page: every file once, in the order of `project.files`.
+
+    "The value MUST be a fully qualified URL" of provenance: `provenance_base` is the absolute URL of the root, or
+    empty where clients could not trust what they fetch from there.
+    """
+    render = _project_json if media_type == JSON_TYPE else _project_html
+    return render(project, provenance_base)
 
 
 def render_root(names: Sequence[NormalizedName], media_type: str) -> bytes:
@@ -47,10 +65,10 @@ def render_root(names: Sequence[NormalizedName], media_type: str) -> bytes:
 
 def make_body(content: bytes, media_type: str, coding: str, *, private: bool) -> Body:
     """Compress if asked, and prepare both header lists. A tiny page stays as it is in every coding."""
-    compress = coding == GZIP and len(content) >= _WORTH_COMPRESSING
-    sent = gzip.compress(content, compresslevel=6, mtime=0) if compress else content
+    compress = coding != IDENTITY and len(content) >= _WORTH_COMPRESSING
+    sent = _compress(content, coding) if compress else content
     # A strong validator differs for each representation and content coding (RFC 9110, 8.8.1).
-    tag = hashlib.sha256(b"%s\0%s\0%s" % (media_type.encode(), b"gzip" if compress else b"", content))
+    tag = hashlib.sha256(b"%s\0%s\0%s" % (media_type.encode(), coding.encode() if compress else b"", content))
     etag = b'"%s"' % tag.hexdigest()[:32].encode()
     shared = [
         (b"etag", etag),
@@ -65,10 +83,16 @@ def make_body(content: bytes, media_type: str, coding: str, *, private: bool) ->
         (b"x-content-type-options", b"nosniff"),
     ]
     if compress:
-        headers.append((b"content-encoding", b"gzip"))
+        headers.append((b"content-encoding", coding.encode()))
     if media_type != JSON_TYPE:
         headers.append((b"content-security-policy", _CONTENT_SECURITY))
     return Body(sent, etag, headers, shared)
+
+
+def _compress(content: bytes, coding: str) -> bytes:
+    if coding == ZSTD:
+        return zstd.compress(content, level=_ZSTD_LEVEL)
+    return gzip.compress(content, compresslevel=6, mtime=0)
 
 
 def file_url(file: File, prefix: str) -> str:
@@ -81,13 +105,28 @@ def format_time(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def _project_json(project: Project) -> bytes:
+def provenance_url(file: File, base: str) -> str:
+    """Where the provenance object of a file is, below the absolute URL of the root."""
+    return f"{base}integrity/{file.project}/{quote(file.version, safe='')}/{quote(file.filename, safe='')}/provenance"
+
+
+def describe_status(project: Project) -> dict[str, str]:
+    """The ``project-status`` object (PEP 792); empty for an active project without a reason."""
+    marker = {"status": project.status.value}
+    if project.status_reason:
+        marker["reason"] = project.status_reason
+    return marker if marker != {"status": Status.ACTIVE} else {}
+
+
+def _project_json(project: Project, provenance_base: str) -> bytes:
+    status = describe_status(project)
     return msgspec.json.encode(
         {
             "meta": {"api-version": API_VERSION},
             "name": project.name,
+            **({"project-status": status} if status else {}),
             "versions": _versions(project.files),
-            "files": [_file_json(file) for file in project.files],
+            "files": [_file_json(file, provenance_base) for file in project.files],
         }
     )
 
@@ -96,7 +135,7 @@ def _versions(files: Iterable[File]) -> list[str]:
     return list(dict.fromkeys(file.version for file in files if file.version))
 
 
-def _file_json(file: File) -> dict[str, Any]:
+def _file_json(file: File, provenance_base: str) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "filename": file.filename,
         "url": file_url(file, "../../"),
@@ -110,6 +149,8 @@ def _file_json(file: File) -> dict[str, Any]:
         entry["requires-python"] = file.requires_python
     if file.has_signature:
         entry["gpg-sig"] = True
+    if file.has_provenance and provenance_base:
+        entry["provenance"] = provenance_url(file, provenance_base)
     return entry
 
 
@@ -117,7 +158,7 @@ def _root_json(names: Sequence[NormalizedName]) -> bytes:
     return msgspec.json.encode({"meta": {"api-version": API_VERSION}, "projects": [{"name": name} for name in names]})
 
 
-def _html(title: str, base: str, lines: Iterable[str]) -> bytes:
+def _html(title: str, base: str, lines: Iterable[str], metas: Iterable[str] = ()) -> bytes:
     heading = escape(title)
     return "\n".join(
         (
@@ -126,6 +167,7 @@ def _html(title: str, base: str, lines: Iterable[str]) -> bytes:
             "<head>",
             '<meta charset="utf-8">',
             f'<meta name="pypi:repository-version" content="{API_VERSION}">',
+            *metas,
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark">',
             f'<link rel="stylesheet" href="{base}-/style.css">',
@@ -140,11 +182,20 @@ def _html(title: str, base: str, lines: Iterable[str]) -> bytes:
     ).encode()
 
 
-def _project_html(project: Project) -> bytes:
-    return _html(f"Links for {project.name}", "../../", map(_anchor, project.files))
+def _project_html(project: Project, provenance_base: str) -> bytes:
+    status = describe_status(project)
+    metas = [
+        f'<meta name="pypi:project-status{suffix}" content="{escape(status[key])}">'
+        for key, suffix in (("status", ""), ("reason", "-reason"))
+        if key in status
+    ]
+    lines = [_anchor(file, provenance_base) for file in project.files]
+    if status:
+        lines.insert(0, f"<p>This project is {escape(': '.join(status.values()))}</p>")
+    return _html(f"Links for {project.name}", "../../", lines, metas)
 
 
-def _anchor(file: File) -> str:
+def _anchor(file: File, provenance_base: str) -> str:
     attributes = ""
     if file.requires_python:
         attributes += f' data-requires-python="{escape(file.requires_python)}"'
@@ -154,6 +205,8 @@ def _anchor(file: File) -> str:
         attributes += ' data-gpg-sig="true"'
     if file.yanked:
         attributes += f' data-yanked="{escape(file.yanked_reason or "")}"'
+    if file.has_provenance and provenance_base:
+        attributes += f' data-provenance="{escape(provenance_url(file, provenance_base))}"'
     href = f"{escape(file_url(file, '../../'))}#sha256={file.digests.sha256}"
     return f'<a href="{href}"{attributes}>{escape(file.filename)}</a><br>'
 

@@ -4,18 +4,20 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from pypiserver_ng.catalog import Catalog, Change, Contents, Presence
+from pypiserver_ng.catalog import Catalog, Change, Contents, Presence, Rows
 from pypiserver_ng.catalog.rows import from_microseconds, to_microseconds
 from pypiserver_ng.errors import Invalid
 from pypiserver_ng.filenames import parse_found
-from pypiserver_ng.model import Digests, File, NormalizedName
+from pypiserver_ng.model import Digests, File, NormalizedName, Status
 
 NOW = datetime(2024, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+#: NOW in nanoseconds since 1970.
+MTIME = 1_704_164_645_678_901_000
 DEMO = NormalizedName("demo")
 CONTENTS = Contents(
     Digests("a" * 64, "b" * 32, "c" * 64), requires_python=">=3.8", summary="Alpha Tool", metadata_sha256="d" * 64
@@ -29,7 +31,7 @@ def catalog(tmp_path: Path) -> Iterator[Catalog]:
     opened.close()
 
 
-def presence(path: str, *, root: str = "r", size: int = 1, mtime_ns: int = 10**9) -> Presence:
+def presence(path: str, *, root: str = "r", size: int = 1, mtime_ns: int = MTIME) -> Presence:
     parsed = parse_found(path.rpartition("/")[2])
     assert parsed is not None
     return Presence(root, path, parsed, size, mtime_ns)
@@ -37,11 +39,11 @@ def presence(path: str, *, root: str = "r", size: int = 1, mtime_ns: int = 10**9
 
 def add(catalog: Catalog, *paths: str) -> None:
     for path in paths:
-        catalog.add_upload(presence(path), CONTENTS, NOW, "alice")
+        catalog.add_upload(presence(path), CONTENTS, "alice")
 
 
 def read_files(catalog: Catalog, name: NormalizedName = DEMO) -> list[File]:
-    return [known.file for known in catalog.project_files(name)[1] if known.file]
+    return [known.file for known in catalog.project_rows(name).known if known.file]
 
 
 # What goes in comes out.
@@ -52,10 +54,10 @@ def test_an_upload_is_known_whole(catalog: Catalog) -> None:
     add(catalog, "demo-1.0.tar.gz")
     (file,) = read_files(catalog)
     assert (file.root, file.path, file.filename, file.project) == ("r", "demo-1.0.tar.gz", "demo-1.0.tar.gz", "demo")
-    assert (file.version, file.size, file.mtime_ns, file.upload_time) == ("1.0", 1, 10**9, NOW)
+    assert (file.version, file.size, file.mtime_ns, file.upload_time) == ("1.0", 1, MTIME, NOW)
     facts = (file.digests, file.requires_python, file.summary, file.metadata_sha256)
     assert facts == (CONTENTS.digests, ">=3.8", "Alpha Tool", "d" * 64)
-    assert (file.yanked, file.yanked_reason) == (False, None)
+    assert (file.yanked, file.yanked_reason, file.has_provenance) == (False, None, False)
 
 
 def test_a_found_file_is_listed_once_it_was_read(catalog: Catalog) -> None:
@@ -97,7 +99,7 @@ def test_a_scan_does_not_undo_an_upload(catalog: Catalog) -> None:
     found = presence("demo-1.0.tar.gz")
     for _ in range(2):
         catalog.sync([found], [])
-        catalog.add_upload(found, CONTENTS, NOW, None)
+        catalog.add_upload(found, CONTENTS, None)
     catalog.sync([found], [])
     (file,) = read_files(catalog)
     assert (file.digests, file.upload_time) == (CONTENTS.digests, NOW)
@@ -124,7 +126,7 @@ def test_every_change_has_a_serial_of_its_own(catalog: Catalog) -> None:
     assert catalog.changes_since(3) == []
     catalog.remove(read_files(catalog), NOW)
     assert catalog.changes_since(3) == [Change(DEMO, 4, 0)]
-    assert catalog.project_files(DEMO) == (4, [])
+    assert catalog.project_rows(DEMO) == Rows(4, Status.ACTIVE, None, [])
 
 
 def test_nothing_changed(catalog: Catalog) -> None:
@@ -252,7 +254,7 @@ def test_a_search(catalog: Catalog, terms: list[str], names: list[str]) -> None:
 def test_the_newest_first(catalog: Catalog) -> None:
     """By upload time."""
     for number, path in enumerate(("demo-1.0.tar.gz", "other-1.0.zip", "third-1.0.zip")):
-        catalog.add_upload(presence(path), CONTENTS, NOW + timedelta(seconds=number % 2), None)
+        catalog.add_upload(presence(path, mtime_ns=MTIME + number % 2 * 10**9), CONTENTS, None)
     assert catalog.recent(1)[0].name == "other"
 
 

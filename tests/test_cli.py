@@ -15,38 +15,11 @@ from pypiserver_ng import __version__
 from pypiserver_ng.cli.options import flags_of
 from pypiserver_ng.config.settings import SETTINGS
 from tests.tools.distributions import build_wheel, make_sdist, make_wheel
+from tests.tools.program import Program
 from tests.tools.server import OPEN, Serve, Server, start_server, wait_until
 
 #: Nothing is asked of the machine's pip, and nothing is said of the fallback.
 CLOSED = ("--disable-fallback", "--host", "127.0.0.1", "--port", "0")
-
-
-class Program:
-    """Runs the program to its end."""
-
-    def __init__(self, cwd: Path, environment: dict[str, str]) -> None:
-        self.cwd = cwd
-        self.environment = environment
-
-    def run(self, *args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "pypiserver_ng", *map(str, args)],
-            cwd=self.cwd,
-            env={**self.environment, **env},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=60,
-            check=False,
-        )
-
-    def refuse(self, *args: str | Path, **env: str) -> str:
-        """The one line that bad usage is answered with."""
-        done = self.run(*args, **env)
-        assert (done.returncode, done.stdout) == (2, ""), done
-        (line,) = done.stderr.splitlines()
-        assert line.startswith("pypiserver-ng: error: ")
-        return line
 
 
 @pytest.fixture

@@ -30,11 +30,11 @@ def counted_queries(catalog: Catalog) -> Iterator[list[str]]:
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         statements.append(statement)
 
-    event.listen(catalog._engine, "before_cursor_execute", note)
+    event.listen(catalog._database._engine, "before_cursor_execute", note)
     try:
         yield statements
     finally:
-        event.remove(catalog._engine, "before_cursor_execute", note)
+        event.remove(catalog._database._engine, "before_cursor_execute", note)
 
 
 # Pages.

@@ -184,13 +184,13 @@ def test_an_upload_that_cannot_be_recorded_leaves_nothing(packages: Path) -> Non
 
     async def scenario() -> None:
         async with opened(packages) as house:
-            with house.catalog._engine.connect() as connection:
+            with house.catalog._database._engine.connect() as connection:
                 (pages_now,) = connection.exec_driver_sql("PRAGMA page_count").one()
 
             def limit(connection: Any, *_: Any) -> None:
                 connection.execute(f"PRAGMA max_page_count = {pages_now}")
 
-            event.listen(house.catalog._engine, "checkout", limit)
+            event.listen(house.catalog._database._engine, "checkout", limit)
             failure = None
             for number in range(200):
                 try:

@@ -1,27 +1,26 @@
-"""What we know: projects, files, hashes, names that were deleted. Blocking code, called in threads.
+"""What we know: projects, files, hashes, yanks, statuses, names that were deleted. Blocking code, called in threads.
 
 Every write bumps the serial of the projects it touches in its own transaction, and the shared serial after
 the commit. The catalog never touches the files themselves.
 """
 
-import logging
-import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Engine, delete, func, insert, inspect, or_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, true, update
 from sqlalchemy.dialects.sqlite import insert as upsert
-from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
-from pypiserver_ng.catalog import schema
+from pypiserver_ng.catalog.database import Database, read_serial
 from pypiserver_ng.catalog.rows import (
+    NO_MARKS,
     Change,
     Contents,
     Known,
+    Marks,
     Presence,
+    Rows,
     contents_values,
     found_values,
     from_microseconds,
@@ -29,63 +28,58 @@ from pypiserver_ng.catalog.rows import (
     to_known,
     to_microseconds,
 )
-from pypiserver_ng.catalog.schema import files, mounts, projects, state, tombstones
-from pypiserver_ng.catalog.serial import SharedSerial
-from pypiserver_ng.catalog.sqlite import create_sqlite_engine
-from pypiserver_ng.errors import Conflict, Invalid, NoSpace, Unavailable
-from pypiserver_ng.model import File, Found, NormalizedName
+from pypiserver_ng.catalog.schema import files, mounts, projects, provenances, tombstones, yanks
+from pypiserver_ng.errors import Conflict, Denied, NotFound
+from pypiserver_ng.filenames import is_same_version, release_key, sort_key
+from pypiserver_ng.model import File, Found, NormalizedName, ParsedFilename, Status
+from pypiserver_ng.policy import describe_status
 
-__all__ = ["Catalog", "Change", "Contents", "Known", "Presence", "buried_conflict"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["Catalog", "Change", "Contents", "Known", "Presence", "Rows", "buried_conflict", "closed_denial"]
 
 _T = TypeVar("_T")
 
 
 class Catalog:
-    """One state directory's catalog on SQLite. Opening raises Invalid when it is damaged or another version's."""
+    """One state directory's catalog. Opening raises Invalid when it is damaged or a later version's."""
 
     def __init__(self, state_dir: Path) -> None:
-        path = state_dir / "catalog.sqlite"
-        self._engine: Engine = create_sqlite_engine(path)
-        self.shared = SharedSerial(state_dir / "serial")
-        try:
-            self._prepare()
-        except OperationalError as fault:
-            raise Invalid(f"the catalog {path} cannot be opened or written: {fault.orig}") from None
-        except DatabaseError as fault:
-            raise Invalid(
-                f"the catalog {path} is damaged ({fault.orig}): move it away, and a new one is made from the files; "
-                "only the names of deleted uploads are lost"
-            ) from None
-        # Waiting here is fair and cheap; waiting in SQLite's busy handler is neither.
-        self._writing = threading.Lock()
+        self._database = Database(state_dir)
+        self.shared = self._database.shared
+        self._reading = self._database.reading
+        self._change = self._database.change
 
     def close(self) -> None:
-        self._engine.dispose()
-        self.shared.close()
+        self._database.close()
 
     # Reading
 
     def serial(self) -> int:
         with self._reading() as connection:
-            return _serial(connection)
+            return read_serial(connection)
 
     def changes_since(self, serial: int) -> list[Change]:
         """Every project changed after `serial`, once each, also those that have no file any more."""
         query = select(projects).where(projects.c.serial > serial)
         with self._reading() as connection:
-            return [Change(NormalizedName(row.name), row.serial, row.files) for row in connection.execute(query)]
+            return [
+                Change(NormalizedName(row.name), row.serial, row.files, Status(row.status))
+                for row in connection.execute(query)
+            ]
 
-    def project_files(self, name: NormalizedName) -> tuple[int, list[Known]]:
-        """The project's serial and its rows, as they were at one moment."""
+    def project_rows(self, name: NormalizedName) -> Rows:
+        """The project and its files, as they were at one moment."""
         query = select(files).where(files.c.project == name).order_by(files.c.id)
         with self._reading() as connection:
-            serial = connection.scalar(select(projects.c.serial).where(projects.c.name == name)) or 0
-            return serial, [to_known(row) for row in connection.execute(query)]
+            serial, status, reason = _project(connection, name)
+            marks = _marks(connection, name)
+            return Rows(serial, status, reason, [to_known(row, marks) for row in connection.execute(query)])
 
     def files_named(self, filename: str) -> list[Known]:
         return self._known(files.c.filename == filename)
+
+    def everything(self) -> list[Known]:
+        """Every row, by id."""
+        return self._known(true())
 
     def unread(self, limit: int) -> list[Known]:
         return self._known(files.c.sha256.is_(None), limit=limit)
@@ -114,6 +108,17 @@ class Catalog:
         with self._reading() as connection:
             return connection.scalar(select(tombstones.c.sha256).where(tombstones.c.filename == filename))
 
+    def provenance(self, filename: str, sha256: str) -> bytes | None:
+        """The provenance object of exactly these bytes under this name."""
+        query = select(provenances.c.content).where(_is_provenance(filename, sha256))
+        with self._reading() as connection:
+            return connection.scalar(query)
+
+    def status(self, name: NormalizedName) -> tuple[Status, str | None]:
+        """A project's status and its reason; active where nobody said otherwise."""
+        with self._reading() as connection:
+            return _project(connection, name)[1:]
+
     def search(self, terms: Sequence[str]) -> list[Found]:
         """Projects whose name or summary holds one of the terms, in lower case; no terms means every project."""
         fields = (files.c.project, func.lower(files.c.display_name), func.lower(func.coalesce(files.c.summary, "")))
@@ -128,6 +133,8 @@ class Catalog:
         return self._search_rows(query)
 
     def _search_rows(self, query: Any) -> list[Found]:
+        hidden = select(projects.c.name).where(projects.c.status == Status.QUARANTINED)
+        query = query.where(files.c.project.not_in(hidden))
         with self._reading() as connection:
             return [
                 Found(NormalizedName(row[0]), row[1], row[2], row[3], from_microseconds(row[4]))
@@ -137,7 +144,7 @@ class Catalog:
     def _known(self, condition: ColumnElement[bool], limit: int | None = None) -> list[Known]:
         query = select(files).where(condition).order_by(files.c.id).limit(limit)
         with self._reading() as connection:
-            return [to_known(row) for row in connection.execute(query)]
+            return [to_known(row, NO_MARKS) for row in connection.execute(query)]
 
     # Writing
 
@@ -151,31 +158,66 @@ class Catalog:
         self,
         presence: Presence,
         contents: Contents,
-        upload_time: datetime,
         user: str | None,
         *,
         overwrite: bool = False,
+        provenance: bytes | None = None,
     ) -> None:
         """Record a file that was just published. A row that a scan made in between becomes this one.
 
-        Raises Conflict when the name was buried with other bytes meanwhile, unless it may be overwritten.
+        Raises Conflict when the name was buried with other bytes meanwhile, unless it may be overwritten, and
+        Denied when the project was closed meanwhile.
         """
+        name = presence.parsed.name
         values = presence_values(presence) | contents_values(contents)
-        values |= {
-            "upload_time": to_microseconds(upload_time),
-            "uploaded_by": user,
-            "yanked": False,
-            "yanked_reason": None,
-        }
+        # The file's own time, so that its page is the same after the catalog was made anew from the directory.
+        values |= {"upload_time": presence.mtime_ns // 1000, "uploaded_by": user}
         with self._change() as (connection, serial):
-            _touch(connection, serial, {presence.parsed.name})
+            _, status, reason = _project(connection, name)
+            if not status.takes_uploads:
+                raise closed_denial(name, status, reason)
+            _touch(connection, serial, {name})
             connection.execute(_upsert(values), [values])
             grave = tombstones.c.filename == presence.parsed.filename
             buried = connection.scalar(select(tombstones.c.sha256).where(grave))
             if buried not in {None, contents.digests.sha256} and not overwrite:
                 raise buried_conflict(presence.parsed.filename)
             connection.execute(delete(tombstones).where(grave))
-            _count(connection, {presence.parsed.name})
+            if provenance is not None:
+                _keep_provenance(connection, presence.parsed, contents.digests.sha256, provenance)
+            _count(connection, {name})
+
+    def add_provenance(self, parsed: ParsedFilename, sha256: str, content: bytes) -> None:
+        """Record what an upload of bytes that were here already brought."""
+        with self._change() as (connection, serial):
+            _touch(connection, serial, {parsed.name})
+            _keep_provenance(connection, parsed, sha256, content)
+
+    def yank(self, name: NormalizedName, version: str, reason: str | None) -> None:
+        """Mark a release, its later files included (PEP 592). Raises NotFound when it has no file."""
+        with self._change() as (connection, serial):
+            _expect_release(connection, name, version)
+            _touch(connection, serial, {name})
+            row = {"project": name, "version": release_key(version), "reason": reason}
+            statement = upsert(yanks).on_conflict_do_update(index_elements=["project", "version"], set_=row)
+            connection.execute(statement, [row])
+
+    def unyank(self, name: NormalizedName, version: str) -> None:
+        """Take the mark away; harmless where there is none. Raises NotFound when the release is unknown."""
+        with self._change() as (connection, serial):
+            if not connection.execute(delete(yanks).where(_is_yank(name, version))).rowcount:
+                _expect_release(connection, name, version)
+            _touch(connection, serial, {name})
+
+    def set_status(self, name: NormalizedName, status: Status, reason: str | None) -> None:
+        """Raises NotFound when the project was never here, unless it is to be quarantined before it comes."""
+        with self._change() as (connection, serial):
+            known = connection.scalar(select(projects.c.name).where(projects.c.name == name))
+            if known is None and status is not Status.QUARANTINED:
+                raise NotFound(f"{name} has no file here")
+            _touch(connection, serial, {name})
+            values = {"status": status.value, "status_reason": reason}
+            connection.execute(update(projects).where(projects.c.name == name).values(values))
 
     def sync(self, found: Sequence[Presence], gone: Sequence[int]) -> None:
         """One scan's result: files that appeared or changed, and ids of those that vanished."""
@@ -191,8 +233,8 @@ class Catalog:
                 connection.execute(delete(files).where(files.c.id.in_(batch)))
             _count(connection, touched)
 
-    def record(self, results: Sequence[tuple[Known, Contents]]) -> None:
-        """What reading told of files, unless they changed in between."""
+    def record(self, results: Sequence[tuple[Known, Contents]], *, again: bool = False) -> None:
+        """What reading told of files, unless they changed in between; `again` also replaces what was known."""
         with self._change() as (connection, serial):
             _touch(connection, serial, {known.presence.parsed.name for known, _ in results})
             for known, contents in results:
@@ -200,7 +242,7 @@ class Catalog:
                     (files.c.id == known.id)
                     & (files.c.size == known.presence.size)
                     & (files.c.mtime_ns == known.presence.mtime_ns)
-                    & files.c.sha256.is_(None)
+                    & (true() if again else files.c.sha256.is_(None))
                 )
                 connection.execute(update(files).where(unchanged).values(contents_values(contents)))
 
@@ -217,56 +259,11 @@ class Catalog:
                     "deleted_at": to_microseconds(deleted_at),
                 }
                 connection.execute(upsert(tombstones).values(grave).on_conflict_do_nothing())
+            for project, version in {(file.project, file.version) for file in removed}:
+                # A release that is uploaded again after it was deleted is a new one.
+                if version not in _versions(connection, project):
+                    connection.execute(delete(yanks).where(_is_yank(project, version)))
             _count(connection, touched)
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        """One snapshot. Raises Unavailable when the catalog cannot be read."""
-        try:
-            with self._engine.connect() as connection:
-                yield connection
-        except SQLAlchemyError as fault:
-            _log.error("the catalog cannot be read: %s", _reason(fault))
-            raise Unavailable("the server's catalog cannot be read just now", retry_after=5) from fault
-
-    @contextmanager
-    def _change(self) -> Iterator[tuple[Connection, int]]:
-        """One transaction and its serial. Raises NoSpace or Unavailable when it cannot be committed."""
-        try:
-            with self._committed() as change:
-                yield change
-        except SQLAlchemyError as fault:
-            _log.error("the catalog cannot be written: %s", _reason(fault))
-            if "full" in _reason(fault):
-                raise NoSpace("no space is left on the server's disk; nothing was stored") from fault
-            raise Unavailable("the server's catalog cannot be written just now", retry_after=30) from fault
-
-    @contextmanager
-    def _committed(self) -> Iterator[tuple[Connection, int]]:
-        with self._writing:
-            with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
-                serial = _serial(connection) + 1
-                connection.execute(
-                    upsert(state)
-                    .values(key="serial", value=serial)
-                    .on_conflict_do_update(index_elements=["key"], set_={"value": serial})
-                )
-                yield connection, serial
-            self.shared.advance(serial)
-
-    def _prepare(self) -> None:
-        """Create the tables in a new catalog; refuse one that another version's schema wrote."""
-        with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
-            if not inspect(connection).has_table("state"):
-                schema.metadata.create_all(connection)
-                connection.execute(insert(state), [{"key": "schema", "value": schema.VERSION}])
-            found = connection.scalar(select(state.c.value).where(state.c.key == "schema"))
-            # The catalog may be new or restored beside an old counter. Nobody else commits while we hold the lock.
-            self.shared.restart(_serial(connection))
-        if found != schema.VERSION:
-            raise Invalid(
-                f"the catalog has schema {found}, this version reads {schema.VERSION}: use another --state-dir"
-            )
 
 
 _SEARCH = select(files.c.project, files.c.display_name, files.c.version, files.c.summary, files.c.upload_time)
@@ -278,13 +275,52 @@ def buried_conflict(filename: str) -> Conflict:
     )
 
 
-def _reason(fault: SQLAlchemyError) -> str:
-    """What the database said, without the statement."""
-    return str(getattr(fault, "orig", None) or type(fault).__name__)
+def closed_denial(name: NormalizedName, status: Status, reason: str | None) -> Denied:
+    """Why an archived or quarantined project takes no upload (PEP 792)."""
+    return Denied(f"{describe_status(name, status, reason)}: it takes no uploads")
 
 
-def _serial(connection: Connection) -> int:
-    return connection.scalar(select(state.c.value).where(state.c.key == "serial")) or 0
+def _project(connection: Connection, name: NormalizedName) -> tuple[int, Status, str | None]:
+    """Serial, status and its reason."""
+    query = select(projects.c.serial, projects.c.status, projects.c.status_reason).where(projects.c.name == name)
+    row = connection.execute(query).first()
+    return (row[0], Status(row[1]), row[2]) if row else (0, Status.ACTIVE, None)
+
+
+def _marks(connection: Connection, name: NormalizedName) -> Marks:
+    yanked = select(yanks.c.version, yanks.c.reason).where(yanks.c.project == name)
+    attested = select(provenances.c.filename, provenances.c.sha256).where(provenances.c.project == name)
+    return Marks(
+        {row.version: row.reason for row in connection.execute(yanked)},
+        {(row.filename, row.sha256) for row in connection.execute(attested)},
+    )
+
+
+def _versions(connection: Connection, name: NormalizedName) -> list[str]:
+    return list(connection.scalars(select(files.c.version).where(files.c.project == name).distinct()))
+
+
+def _expect_release(connection: Connection, name: NormalizedName, version: str) -> None:
+    versions = _versions(connection, name)
+    if not versions:
+        raise NotFound(f"{name} has no file here")
+    if not any(is_same_version(version, known) for known in versions):
+        newest = ", ".join(sorted(versions, key=sort_key, reverse=True)[:5])
+        raise NotFound(f"{name} {version[:100]!a} is not here; its newest versions are {newest}")
+
+
+def _is_yank(name: NormalizedName, version: str) -> ColumnElement[bool]:
+    return (yanks.c.project == name) & (yanks.c.version == release_key(version))
+
+
+def _is_provenance(filename: str, sha256: str) -> ColumnElement[bool]:
+    return (provenances.c.filename == filename) & (provenances.c.sha256 == sha256)
+
+
+def _keep_provenance(connection: Connection, parsed: ParsedFilename, sha256: str, content: bytes) -> None:
+    # What was verified first stays: a repeated upload adds nothing.
+    row = {"filename": parsed.filename, "sha256": sha256, "project": parsed.name, "content": content}
+    connection.execute(upsert(provenances).on_conflict_do_nothing(), [row])
 
 
 def _upsert(columns: Iterable[str], *, if_changed: bool = False) -> Any:

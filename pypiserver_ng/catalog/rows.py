@@ -1,12 +1,14 @@
 """Rows become values and values rows. Knows the columns, runs no query."""
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Row
 
-from pypiserver_ng.model import Digests, File, Kind, NormalizedName, ParsedFilename
+from pypiserver_ng.filenames import release_key
+from pypiserver_ng.model import Digests, File, Kind, NormalizedName, ParsedFilename, Status
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -52,6 +54,30 @@ class Change:
     name: NormalizedName
     serial: int
     files: int
+    status: Status = Status.ACTIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One project with all its files, as they were at one moment."""
+
+    serial: int
+    status: Status
+    status_reason: str | None
+    known: list[Known]
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What is known of a project's files beside their rows."""
+
+    #: Yanked releases by `release_key`, with the reason.
+    yanks: Mapping[str, str | None]
+    #: (filename, sha256) of files that have provenance.
+    provenances: Container[tuple[str, str]]
+
+
+NO_MARKS = Marks({}, ())
 
 
 def to_microseconds(moment: datetime) -> int:
@@ -63,11 +89,12 @@ def from_microseconds(value: int) -> datetime:
     return datetime.fromtimestamp(value // 10**6, tz=UTC).replace(microsecond=value % 10**6)
 
 
-def to_known(row: Row[Any]) -> Known:
+def to_known(row: Row[Any], marks: Marks) -> Known:
     parsed = ParsedFilename(row.filename, row.display_name, NormalizedName(row.project), row.version, Kind(row.kind))
     presence = Presence(row.root, row.path, parsed, row.size, row.mtime_ns)
     file = None
     if row.sha256 is not None:
+        release = release_key(row.version) if marks.yanks else ""
         file = File(
             id=row.id,
             root=row.root,
@@ -84,8 +111,9 @@ def to_known(row: Row[Any]) -> Known:
             requires_python=row.requires_python,
             summary=row.summary,
             metadata_sha256=row.metadata_sha256,
-            yanked=row.yanked,
-            yanked_reason=row.yanked_reason,
+            yanked=release in marks.yanks,
+            yanked_reason=marks.yanks.get(release),
+            has_provenance=(row.filename, row.sha256) in marks.provenances,
         )
     return Known(row.id, presence, file, row.problem)
 

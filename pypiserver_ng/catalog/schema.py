@@ -2,20 +2,19 @@
 
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     Column,
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
     UniqueConstraint,
-    false,
 )
 
 #: Rises with every change of the tables.
-VERSION = 1
+VERSION = 2
 
 metadata = MetaData()
 
@@ -29,6 +28,8 @@ projects = Table(
     Column("serial", BigInteger, nullable=False, index=True),
     # Kept at 0 when the last file goes, so that readers who follow serials learn of it.
     Column("files", Integer, nullable=False),
+    Column("status", String, nullable=False, server_default="active"),
+    Column("status_reason", String),
 )
 
 files = Table(
@@ -55,13 +56,31 @@ files = Table(
     Column("metadata_sha256", String),
     # Why the file could not be opened, where it could not.
     Column("problem", String),
-    Column("yanked", Boolean, nullable=False, server_default=false()),
-    Column("yanked_reason", String),
     Column("uploaded_by", String),
     UniqueConstraint("root", "path"),
     Index("files_unread", "id", sqlite_where=Column("sha256", String).is_(None)),
     # What was learnt of one file must never be recorded for another that came after it.
     sqlite_autoincrement=True,
+)
+
+#: Yanked releases (PEP 592). Not on the files: those come and go when somebody moves them.
+yanks = Table(
+    "yanks",
+    metadata,
+    Column("project", String, primary_key=True),
+    # As `release_key` writes it.
+    Column("version", String, primary_key=True),
+    Column("reason", String),
+)
+
+#: The provenance objects (PEP 740) of uploads whose attestations were verified, for exactly these bytes.
+provenances = Table(
+    "provenances",
+    metadata,
+    Column("filename", String, primary_key=True),
+    Column("sha256", String, primary_key=True),
+    Column("project", String, nullable=False, index=True),
+    Column("content", LargeBinary, nullable=False),
 )
 
 #: Directories that were mounts when they were last looked at.

@@ -3,6 +3,7 @@
 Not WAL: SQLite up to 3.51.2 can corrupt a WAL database that several connections reset at once.
 """
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ _BUSY_SECONDS = 30
 def create_sqlite_engine(path: Path) -> Engine:
     # Not as text: a "?" in the path would begin options.
     url = URL.create("sqlite", database=str(path))
-    engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS}, pool_size=8, max_overflow=24)
+    engine = create_engine(url, module=sqlite3, connect_args={"timeout": _BUSY_SECONDS}, pool_size=8, max_overflow=24)
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     return engine

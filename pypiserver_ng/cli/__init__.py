@@ -10,32 +10,38 @@ from typing import NoReturn
 import click
 
 from pypiserver_ng import __version__
-from pypiserver_ng.cli import check_config, run
+from pypiserver_ng.cli import check_config, delete, reindex, run, status, unyank, verify, yank
 from pypiserver_ng.cli.options import PROGRAM, flags_of
 from pypiserver_ng.config.settings import ENVIRONMENT_PREFIX, SETTINGS
-from pypiserver_ng.errors import Failure
+from pypiserver_ng.errors import Failure, Invalid
 
 #: Bad usage or configuration.
 EXIT_USAGE = 2
+#: The command was understood, and what it was to do cannot be done.
+EXIT_FAILED = 1
 
 
 def main() -> NoReturn:
-    """Run the program; faults of usage and configuration are one line on stderr and exit code 2."""
+    """Run the program; faults are one line on stderr, with exit code 2 for those of usage and configuration."""
+    arguments = _name_command(sys.argv[1:])
+    hint = f" (see {PROGRAM} {arguments[0] if arguments[0] in _group.commands else 'run'} --help)"
     try:
-        code = _group.main(_name_command(sys.argv[1:]), prog_name=PROGRAM, standalone_mode=False)
+        code = _group.main(arguments, prog_name=PROGRAM, standalone_mode=False)
     except click.UsageError as fault:
-        _fail(fault.format_message())
+        _fail(fault.format_message() + hint, EXIT_USAGE)
     except click.exceptions.Abort:
         sys.exit(130)
+    except Invalid as fault:
+        _fail(fault.message + hint, EXIT_USAGE)
     except Failure as fault:
-        _fail(fault.message)
+        _fail(fault.message, EXIT_FAILED)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(message: str) -> NoReturn:
-    line = " ".join(message.split()).rstrip(".")
-    click.echo(f"{PROGRAM}: error: {line} (see {PROGRAM} run --help)", err=True)
-    sys.exit(EXIT_USAGE)
+def _fail(message: str, code: int) -> NoReturn:
+    line = " ".join(message.split())
+    click.echo(f"{PROGRAM}: error: {line}", err=True)
+    sys.exit(code)
 
 
 def _name_command(arguments: Sequence[str]) -> list[str]:
@@ -61,5 +67,5 @@ def _group() -> None:
     """A private Python package index: it serves a directory, takes uploads, and falls back to another index."""
 
 
-_group.add_command(run.command)
-_group.add_command(check_config.command)
+for module in (run, check_config, yank, unyank, delete, status, reindex, verify):
+    _group.add_command(module.command)

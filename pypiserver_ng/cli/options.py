@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,22 @@ def configured(command: Callable[[Config], int | None]) -> Callable[..., Any]:
         return command(load_config(config, flags))
 
     with_config.__doc__ = command.__doc__
-    wrapped: Callable[..., Any] = with_config
-    wrapped = click.option(
-        "--config", metavar="FILE", help="TOML file with any of these settings.", envvar=f"{ENVIRONMENT_PREFIX}CONFIG"
-    )(wrapped)
-    for setting in reversed(SETTINGS):
-        wrapped = _parameter(setting)(wrapped)
-    return wrapped
+    return with_settings([setting.name for setting in SETTINGS])(with_config)
+
+
+def with_settings(names: Sequence[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add --config and the named settings to a command's parameters."""
+
+    def add(wrapped: Callable[..., Any]) -> Callable[..., Any]:
+        wrapped = click.option(
+            "--config", metavar="FILE", help="TOML file with the settings.", envvar=f"{ENVIRONMENT_PREFIX}CONFIG"
+        )(wrapped)
+        for setting in reversed(SETTINGS):
+            if setting.name in names:
+                wrapped = _parameter(setting)(wrapped)
+        return wrapped
+
+    return add
 
 
 def load_config(file: str | None, flags: Mapping[str, Any]) -> Config:

@@ -14,6 +14,7 @@ from pypiserver_ng.model import Action
 def _run(config: Config) -> None:
     """Serve the package directories until SIGTERM or Ctrl-C."""
     from pypiserver_ng.app import create_app
+    from pypiserver_ng.attestations import is_available
     from pypiserver_ng.logs import announce, configure_logs
     from pypiserver_ng.server import open_socket, reachable_address, serve
 
@@ -41,7 +42,7 @@ def _run(config: Config) -> None:
     except UnicodeError:
         raise Invalid(f"cannot listen on {config.host!r}: it is not a host name; see --host") from None
     # Last: what fails above is the only line on stderr.
-    for notice in _notices(config):
+    for notice in _notices(config, can_verify=is_available()):
         announce(notice, config.log_format)
     url = f"http://{reachable_address(listening)}{config.server_base_url}/simple/"
 
@@ -58,7 +59,7 @@ def _reason(fault: OSError) -> str:
     return os.strerror(fault.errno) if fault.errno and fault.errno > 0 else str(fault.strerror)
 
 
-def _notices(config: Config) -> list[str]:
+def _notices(config: Config, *, can_verify: bool) -> list[str]:
     """What is open, what is refused, and what was given in vain."""
     notices = []
     if config.inert:
@@ -72,6 +73,10 @@ def _notices(config: Config) -> list[str]:
         )
     if len(config.fallback_url) > 1:
         notices.append("note: clients are redirected to the first --fallback-url only; the others are not used")
+    if config.publishers and not can_verify:
+        notices.append(
+            "note: attestations of uploads are accepted and not verified: pip install 'pypiserver-ng[attestations]'"
+        )
     if Action.UPDATE not in config.authenticate:
         who = "everyone" if not guarded else f"everyone, though {_list(guarded)} needs credentials"
         notices.append(f"WARNING: uploads and deletions are open to {who}: add update to -a to close them")

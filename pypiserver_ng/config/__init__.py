@@ -3,22 +3,24 @@
 This room reads no file and no environment itself: it is given their contents.
 """
 
-import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pypiserver_ng.config.publishers import parse_publishers
 from pypiserver_ng.config.settings import ENVIRONMENT_PREFIX, SETTINGS, Setting
-from pypiserver_ng.config.values import Network, parse_path
+from pypiserver_ng.config.values import Network, nearest, parse_path
 from pypiserver_ng.errors import Invalid
-from pypiserver_ng.model import Action
+from pypiserver_ng.model import Action, Publisher
 
 #: What a container orchestrator sets for a service called "pypiserver-ng"; none of it is ours.
 _ORCHESTRATOR = re.compile(r"\A(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP)(?:_\w+)?)\Z")
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
+#: Keys of the configuration file that no flag and no variable can give.
+TABLES = ("publisher",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Config:
     log_file: Path | None = None
     log_format: str = "text"
     log_stream: str = "stderr"
+    #: Who may speak for which projects; the tables of the configuration file, in their order.
+    publishers: tuple[Publisher, ...] = ()
     #: Names of given settings that have no effect.
     inert: tuple[str, ...] = ()
     #: Whether PACKAGE_DIR was left to its default.
@@ -75,7 +79,7 @@ def build_config(
         if found is not None:
             given.add(setting.name)
         values[setting.name] = _default(setting) if found is None else found
-    return _compose(values, given)
+    return _compose(values, given, parse_publishers(toml.get("publisher", [])))
 
 
 def _find(
@@ -129,8 +133,8 @@ def _as_text(value: Any) -> str:
 
 def _refuse_unknown_keys(toml: Mapping[str, Any]) -> None:
     for key in toml:
-        if key not in _BY_NAME:
-            raise Invalid(f"unknown key {key!r} in the configuration file{_nearest(key, list(_BY_NAME))}")
+        if key not in _BY_NAME and key not in TABLES:
+            raise Invalid(f"unknown key {key!r} in the configuration file{nearest(key, [*_BY_NAME, *TABLES])}")
 
 
 def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
@@ -141,15 +145,10 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable in known:
             continue
         if not _ORCHESTRATOR.match(variable.removeprefix(ENVIRONMENT_PREFIX)):
-            raise Invalid(f"unknown environment variable {variable}{_nearest(variable, sorted(known))}")
+            raise Invalid(f"unknown environment variable {variable}{nearest(variable, sorted(known))}")
 
 
-def _nearest(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f": did you mean {close[0]!r}?" if close else ""
-
-
-def _compose(values: dict[str, Any], given: set[str]) -> Config:
+def _compose(values: dict[str, Any], given: set[str], publishers: tuple[Publisher, ...]) -> Config:
     passwords: str | None = values["passwords"]
     _check_pairing(passwords, values["authenticate"])
     packages: tuple[Path, ...] = values["packages"]
@@ -162,6 +161,7 @@ def _compose(values: dict[str, Any], given: set[str]) -> Config:
         "state_dir": values["state-dir"] or packages[0] / ".pypiserver-ng",
         "inert": tuple(sorted(name for name in given if _BY_NAME[name].inert)),
         "default_packages": "packages" not in given,
+        "publishers": publishers,
     }
     return Config(**fields)
 

@@ -1,8 +1,9 @@
 """One text becomes one value, or Invalid with what it should have been."""
 
+import difflib
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -145,3 +146,9 @@ def choice(*words: str) -> Callable[[str], str]:
         return text.lower()
 
     return parse
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """The end of a message about an unknown word: the known one that was probably meant, or an empty text."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f": did you mean {close[0]!r}?" if close else ""

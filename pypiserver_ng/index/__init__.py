@@ -15,18 +15,21 @@ from typing import Any, TypeVar
 
 from pypiserver_ng import pages
 from pypiserver_ng.archive import inspect_found
+from pypiserver_ng.attestations import AttestationVerifier
 from pypiserver_ng.catalog import Catalog
 from pypiserver_ng.errors import Denied, Invalid, NotFound, Unavailable
 from pypiserver_ng.filenames import is_same_version, newest_version, parse_found
 from pypiserver_ng.index.backlog import Backlog
+from pypiserver_ng.index.curation import Curator
 from pypiserver_ng.index.following import Flights, Following
 from pypiserver_ng.index.intake import Intake
 from pypiserver_ng.index.pagecache import Entry, Key, PageCache
+from pypiserver_ng.index.reading import Reader
 from pypiserver_ng.index.tree import Tree
 from pypiserver_ng.index.watcher import Watcher
 from pypiserver_ng.metadata import CoreMetadata, parse_metadata
-from pypiserver_ng.model import Body, Elsewhere, File, Found, Identity, Kind, NormalizedName, Project, Upload
-from pypiserver_ng.policy import Decision, Origin, Policy
+from pypiserver_ng.model import Body, Elsewhere, File, Found, Identity, Kind, NormalizedName, Project, Status, Upload
+from pypiserver_ng.policy import Decision, Origin, Policy, describe_status
 from pypiserver_ng.storage import Directory, MetadataStore, Scratch, mtime_of, translate_os_error
 from pypiserver_ng.upstream import Upstream
 
@@ -46,8 +49,10 @@ class Index:
         catalog: Catalog,
         directory: Directory,
         metadata: MetadataStore,
+        tree: Tree,
         policy: Policy,
         upstreams: Sequence[Upstream],
+        attestations: AttestationVerifier,
         *,
         overwrite: bool,
         private_pages: bool,
@@ -58,9 +63,11 @@ class Index:
         self.policy = policy
         self.upstreams = upstreams
         self._private = private_pages
-        self._backlog = Backlog(catalog, directory, metadata)
-        self._tree = Tree(catalog, directory)
-        self._intake = Intake(catalog, directory, metadata, self._tree.lock, overwrite=overwrite)
+        self._tree = tree
+        reader = Reader(directory, metadata)
+        self._backlog = Backlog(catalog, reader, metadata, directory.roots)
+        self._curator = Curator(catalog, directory, tree, reader)
+        self._intake = Intake(catalog, directory, metadata, tree.lock, attestations, overwrite=overwrite)
         self._watcher = Watcher(directory.roots, self._compare)
         self._threads = ThreadPoolExecutor(32, thread_name_prefix="index")
         self._flights = Flights()
@@ -93,19 +100,24 @@ class Index:
         entry = self._cache.get(name, serial) if serial is not None else None
         return entry.bodies.get(key) if entry else None
 
-    async def project_page(self, name: NormalizedName, key: Key) -> Body | Elsewhere:
-        """The project's page, or where else to ask. Raises NotFound, Unavailable."""
+    async def project_page(self, name: NormalizedName, key: Key, provenance_base: str = "") -> Body | Elsewhere:
+        """The project's page, or where else to ask. Raises NotFound, Unavailable.
+
+        `provenance_base` is the absolute URL of the root, where clients may trust what they fetch from it.
+        """
         decision = await self.decide(name)
         if decision.origin is Origin.UPSTREAM:
             return Elsewhere(self.upstreams[0].project_url(name))
         entry = await self._entry(name, decision)
+        if entry.has_provenance:
+            key = (*key, provenance_base)
         body = entry.bodies.get(key)
         if body is None:
+            render = partial(pages.render_project, entry.project, provenance_base=provenance_base)
             body = await self._flights.join(
-                ("page", name, key, entry.project.serial),
-                lambda: self.run(self._make_body, key, partial(pages.render_project, entry.project)),
+                ("page", name, key, entry.project.serial), lambda: self.run(self._make_body, key, render)
             )
-            entry.bodies[key] = body
+            entry.keep(key, body)
         return body
 
     async def root_page(self, key: Key) -> Body:
@@ -114,7 +126,7 @@ class Index:
         kept = self._root_bodies.get(key)
         if kept and kept[0] == serial:
             return kept[1]
-        names = list(self._following.serials)
+        names = self._following.names()
         body = await self._flights.join(
             ("root", key, serial),
             lambda: self.run(self._make_body, key, lambda media: pages.render_root(sorted(names), media)),
@@ -123,7 +135,7 @@ class Index:
         return body
 
     def _make_body(self, key: Key, render: Callable[[str], bytes]) -> Body:
-        media_type, coding = key
+        media_type, coding = key[:2]
         return pages.make_body(render(media_type), media_type, coding, private=self._private)
 
     # Facts
@@ -131,8 +143,9 @@ class Index:
     async def decide(self, name: NormalizedName) -> Decision:
         """Who answers for the project, by the rules and by what is here at this moment."""
         await self._following.catch_up()
+        is_quarantined = name in self._following.quarantined
         is_local = name in self._following.serials or name in self._tree.unrecorded
-        return self.policy.decide(name, is_local=is_local)
+        return self.policy.decide(name, is_local=is_local, is_quarantined=is_quarantined)
 
     async def project(self, name: NormalizedName) -> Project:
         """Raises NotFound when the project is not local, Unavailable while none of its files is whole."""
@@ -150,7 +163,7 @@ class Index:
 
     def known_counts(self) -> tuple[int, int]:
         """As `counts`, as of the last question."""
-        return len(self._following.serials), sum(self._following.counts.values())
+        return len(self._following.counts), sum(self._following.counts.values())
 
     async def search(self, terms: Sequence[str]) -> list[Found]:
         """Local projects whose name or summary holds one of the terms, each in its newest version, by name."""
@@ -208,6 +221,10 @@ class Index:
             await self._following.catch_up()
             if parsed.name in self._following.serials:
                 entry = await self._load(parsed.name)
+                project = entry.project
+                if project.status is Status.QUARANTINED:
+                    status = describe_status(project.name, project.status, project.status_reason)
+                    raise Denied(f"{status}: none of its files is offered")
                 if file := entry.by_path.get(path):
                     return file
         raise NotFound("there is no such file here")
@@ -254,6 +271,16 @@ class Index:
                 raise NotFound("the core metadata of this file cannot be read")
         return file, content
 
+    async def provenance(self, name: NormalizedName, version: str, filename: str) -> bytes:
+        """The provenance object of a listed file's attestations (PEP 740). Raises NotFound, Unavailable."""
+        project = await self.project(name)
+        for file in project.files:
+            if file.filename == filename and file.has_provenance and is_same_version(file.version, version):
+                content = await self.run(self._catalog.provenance, filename, file.digests.sha256)
+                if content is not None:
+                    return content
+        raise NotFound(f"there is no provenance of {filename[:100]!a} here")
+
     # Changes
 
     def new_scratch(self) -> Scratch:
@@ -272,24 +299,9 @@ class Index:
         await self._following.catch_up()
         if name not in self._following.serials:
             raise NotFound(f"{name} ({version}) is not here")
-        await self._load(name)
-        # Every row: a copy that another package directory hides would come to light.
-        _, rows = await self.run(self._catalog.project_files, name)
-        files = [known.file for known in rows if known.file and is_same_version(known.file.version, version)]
-        if not files:
-            raise NotFound(f"{name} ({version}) is not here")
-        await self.run(self._remove, files)
+        files = await self._backlog.run(self._curator.delete, name, version)
         _log.info("%s removed %s", identity.user or "anyone", ", ".join(file.path for file in files))
         return len(files)
-
-    def _remove(self, files: Sequence[File]) -> None:
-        for file in files:
-            if not self._directory.may_delete(file.root, file.path):
-                raise Denied(f"{file.filename} lies in a directory that the server may not change")
-        try:
-            self._tree.forget(files)
-        except OSError as fault:
-            raise translate_os_error(fault, "not everything was deleted") from fault
 
     # Reading what lies in the directories
 
@@ -297,7 +309,7 @@ class Index:
         if decision.origin is not Origin.LOCAL:
             raise NotFound(decision.reason)
         entry = await self._load(name) if name in self._following.serials else None
-        if entry is None or not entry.project.files:
+        if entry is None or not (entry.project.files or entry.project.status is Status.QUARANTINED):
             raise Unavailable(f"the files of {name} are still being copied or read", retry_after=1)
         return entry
 

@@ -5,16 +5,15 @@ Reading has threads of its own: it may take long, and questions must not wait be
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from pypiserver_ng.catalog import Catalog
-from pypiserver_ng.errors import Failure
 from pypiserver_ng.index.pagecache import Entry, build_entry
-from pypiserver_ng.index.reading import Reader
+from pypiserver_ng.index.reading import Reader, read_now
 from pypiserver_ng.model import NormalizedName
-from pypiserver_ng.storage import Directory, MetadataStore
+from pypiserver_ng.storage import MetadataStore
 
 _log = logging.getLogger(__name__)
 
@@ -29,12 +28,12 @@ _FAULT_SECONDS = 2.0
 
 
 class Backlog:
-    def __init__(self, catalog: Catalog, directory: Directory, metadata: MetadataStore) -> None:
+    def __init__(self, catalog: Catalog, reader: Reader, metadata: MetadataStore, roots: Sequence[str]) -> None:
         self._catalog = catalog
-        self._directory = directory
+        self._reader = reader
         self._metadata = metadata
+        self._roots = roots
         self._swept = False
-        self._reader = Reader(directory, metadata)
         self._asked = ThreadPoolExecutor(4, thread_name_prefix="reading")
         self._background = ThreadPoolExecutor(1, thread_name_prefix="background")
         self._has_unread = asyncio.Event()
@@ -52,9 +51,9 @@ class Backlog:
 
     def load(self, name: NormalizedName) -> tuple[Entry, bool]:
         """A project as far as it was read, and whether some of its files should be read now. Blocking."""
-        serial, rows = self._catalog.project_files(name)
-        unread = any(known.file is None and self._reader.is_due(known) for known in rows)
-        return build_entry(name, serial, rows, self._directory.roots), unread
+        rows = self._catalog.project_rows(name)
+        unread = any(known.file is None and self._reader.is_due(known) for known in rows.known)
+        return build_entry(name, rows, self._roots), unread
 
     async def read(self, name: NormalizedName) -> Entry:
         """Read a project's files now."""
@@ -65,17 +64,7 @@ class Backlog:
         return await asyncio.get_running_loop().run_in_executor(self._asked, function, *arguments)
 
     def _read_project(self, name: NormalizedName) -> Entry:
-        _, rows = self._catalog.project_files(name)
-        unread = [known for known in rows if known.file is None and self._reader.is_due(known)]
-        results = [(known, contents) for known in unread if (contents := self._reader.read(known))]
-        if results:
-            try:
-                self._catalog.record(results)
-            except Failure:
-                # A full disk must not keep what is known from being answered.
-                _log.warning("what was read of %s could not be recorded", name)
-        serial, rows = self._catalog.project_files(name)
-        return build_entry(name, serial, rows, self._directory.roots)
+        return build_entry(name, read_now(self._catalog, self._reader, name), self._roots)
 
     async def read_all(self) -> None:
         """Read, in the background, what nobody asked for yet. Until cancelled."""

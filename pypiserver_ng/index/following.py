@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from pypiserver_ng.catalog import Catalog, Change
-from pypiserver_ng.model import NormalizedName
+from pypiserver_ng.model import NormalizedName, Status
 
 _T = TypeVar("_T")
 
@@ -38,14 +38,17 @@ class Flights:
 
 
 class Following:
-    """The projects that have files, by serial. Read and changed on the event loop only."""
+    """The local projects, by serial: those that have files or are quarantined. Used on the event loop only."""
 
     def __init__(self, catalog: Catalog, threads: Executor, flights: Flights) -> None:
         self._catalog = catalog
         self._threads = threads
         self._flights = flights
-        #: The serial of every project that has files.
+        #: The serial of every local project.
         self.serials: dict[NormalizedName, int] = {}
+        #: Those of them that are quarantined, with or without files.
+        self.quarantined: set[NormalizedName] = set()
+        #: How many files each has that has any.
         self.counts: dict[NormalizedName, int] = {}
         #: The serial at which a project last came or went.
         self.names_serial = 0
@@ -73,13 +76,25 @@ class Following:
             self._threads, self._catalog.changes_since, self._serial
         )
         for change in await changes:
-            self._serial = max(self._serial, change.serial)
-            if bool(change.files) is not (change.name in self.serials):
-                self.names_serial = max(self.names_serial, change.serial)
-            if change.files:
-                self.serials[change.name] = change.serial
-                self.counts[change.name] = change.files
-            else:
-                self.serials.pop(change.name, None)
-                self.counts.pop(change.name, None)
+            self._follow(change)
         self._seen = seen
+
+    def _follow(self, change: Change) -> None:
+        name = change.name
+        self._serial = max(self._serial, change.serial)
+        was_named = name in self.counts and name not in self.quarantined
+        self.counts.pop(name, None)
+        if change.files:
+            self.counts[name] = change.files
+        self.quarantined.discard(name)
+        if change.status is Status.QUARANTINED:
+            self.quarantined.add(name)
+        self.serials.pop(name, None)
+        if change.files or name in self.quarantined:
+            self.serials[name] = change.serial
+        if was_named is not (name in self.counts and name not in self.quarantined):
+            self.names_serial = max(self.names_serial, change.serial)
+
+    def names(self) -> list[NormalizedName]:
+        """What the list of projects names: everything that has files and is not quarantined."""
+        return [name for name in self.counts if name not in self.quarantined]

@@ -6,20 +6,39 @@ Bytes first, then one catalog transaction: the catalog never names a file that i
 import contextlib
 import hmac
 import logging
-import threading
-from datetime import UTC, datetime
+from dataclasses import dataclass
 
 from pypiserver_ng.archive import inspect_upload
-from pypiserver_ng.catalog import Catalog, Contents, Presence, buried_conflict
+from pypiserver_ng.attestations import AttestationVerifier
+from pypiserver_ng.catalog import Catalog, Contents, Presence, buried_conflict, closed_denial
 from pypiserver_ng.errors import Conflict, Failure, Invalid
 from pypiserver_ng.filenames import is_same_version, parse_upload
 from pypiserver_ng.metadata import CoreMetadata, shorten_summary, validate_metadata
-from pypiserver_ng.model import Digests, Identity, Kind, ParsedFilename, Upload, normalize_name
-from pypiserver_ng.storage import Directory, Exists, MetadataStore, Scratch, Seen, hash_stream, translate_os_error
+from pypiserver_ng.model import Digests, Identity, Kind, NormalizedName, ParsedFilename, Upload, normalize_name
+from pypiserver_ng.storage import (
+    Directory,
+    Exists,
+    MetadataStore,
+    Scratch,
+    Seen,
+    SharedLock,
+    hash_stream,
+    translate_os_error,
+)
 
 _log = logging.getLogger(__name__)
 
 _DIGEST_FIELDS = {"sha256_digest": "sha256", "md5_digest": "md5", "blake2_256_digest": "blake2b_256"}
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One upload that passed every check and has no name yet."""
+
+    parsed: ParsedFilename
+    contents: Contents
+    identity: Identity
+    provenance: bytes | None
 
 
 class Intake:
@@ -28,7 +47,8 @@ class Intake:
         catalog: Catalog,
         directory: Directory,
         metadata: MetadataStore,
-        lock: threading.Lock,
+        lock: SharedLock,
+        attestations: AttestationVerifier,
         *,
         overwrite: bool,
     ) -> None:
@@ -37,25 +57,38 @@ class Intake:
         self._metadata = metadata
         #: The tree's: nobody forgets or finds a file while it is held.
         self._lock = lock
+        self._attestations = attestations
         self._overwrite = overwrite
 
     def add(self, upload: Upload, scratch: Scratch, identity: Identity) -> None:
         """Publish one finished scratch file. The same bytes again are a success.
 
-        Raises Invalid, Conflict, NoSpace or Unavailable; then nothing was stored.
+        Raises Invalid, Denied, Conflict, NoSpace or Unavailable; then nothing was stored.
         """
         digests = scratch.digests()
         _check_digests(upload, digests)
         parsed = parse_upload(upload.filename)
         _check_form(upload, parsed)
+        self._check_status(parsed.name)
+        provenance = None
+        if upload.attestations is not None:
+            provenance = self._attestations.check(upload.attestations, parsed, digests.sha256)
         if self._is_here(parsed.filename, digests):
+            if provenance is not None:
+                self._catalog.add_provenance(parsed, digests.sha256, provenance)
             return
         raw = inspect_upload(scratch.path, parsed)
         metadata = validate_metadata(raw, parsed)
+        arrival = Arrival(parsed, self._describe(digests, parsed, metadata, raw), identity, provenance)
         try:
-            self._publish(parsed, scratch, self._describe(digests, parsed, metadata, raw), identity)
+            self._publish(arrival, scratch)
         except OSError as fault:
             raise translate_os_error(fault) from fault
+
+    def _check_status(self, name: NormalizedName) -> None:
+        status, reason = self._catalog.status(name)
+        if not status.takes_uploads:
+            raise closed_denial(name, status, reason)
 
     def _is_here(self, filename: str, digests: Digests) -> bool:
         """True when the same bytes already have this name. Raises Conflict when other bytes have or had it."""
@@ -88,68 +121,71 @@ class Intake:
             metadata_sha256=self._metadata.put(raw) if parsed.kind is Kind.WHEEL else None,
         )
 
-    def _publish(self, parsed: ParsedFilename, scratch: Scratch, contents: Contents, identity: Identity) -> None:
+    def _publish(self, arrival: Arrival, scratch: Scratch) -> None:
         if self._overwrite:
             # One replacement at a time, so that the catalog names the bytes that won.
             with self._lock:
-                self._replace(parsed, scratch, contents, identity)
+                self._replace(arrival, scratch)
             return
         while True:
             try:
-                seen = self._directory.publish(scratch, parsed.filename, overwrite=False)
+                seen = self._directory.publish(scratch, arrival.parsed.filename, overwrite=False)
             except Exists:
-                if self._join(parsed, contents, identity):
+                if self._join(arrival):
                     return
             else:
-                self._record_new(seen, parsed, contents, identity)
+                self._record_new(seen, arrival)
                 return
 
-    def _replace(self, parsed: ParsedFilename, scratch: Scratch, contents: Contents, identity: Identity) -> None:
-        kept = self._directory.keep_aside(parsed.filename)
+    def _replace(self, arrival: Arrival, scratch: Scratch) -> None:
+        filename = arrival.parsed.filename
+        kept = self._directory.keep_aside(filename)
         try:
-            seen = self._directory.publish(scratch, parsed.filename, overwrite=True)
+            seen = self._directory.publish(scratch, filename, overwrite=True)
             try:
-                self._record(seen, parsed, contents, identity)
+                self._record(seen, arrival)
             except Failure:
-                self._directory.put_back(kept, parsed.filename)
+                self._directory.put_back(kept, filename)
                 raise
         finally:
             if kept is not None:
                 kept.unlink(missing_ok=True)
 
-    def _join(self, parsed: ParsedFilename, contents: Contents, identity: Identity) -> bool:
+    def _join(self, arrival: Arrival) -> bool:
         """Take the file that another upload of this name published first, if it has the same bytes.
 
         Returns False when it was deleted meanwhile. Raises Conflict when it has other bytes.
         """
-        presence = Presence(self._directory.roots[0], parsed.filename, parsed, 0, 0)
+        filename = arrival.parsed.filename
+        presence = Presence(self._directory.roots[0], filename, arrival.parsed, 0, 0)
         with self._lock:
             seen = self._directory.look(presence.root, presence.path)
             if seen is None:
-                if self._directory.is_taken(parsed.filename):
-                    raise Conflict(
-                        f"File already exists: {parsed.filename} is here and no file; its owner has to move it away"
-                    )
+                if self._directory.is_taken(filename):
+                    raise Conflict(f"File already exists: {filename} is here, no file; its owner has to move it away")
                 return False
-            _expect_same(parsed.filename, self._hash(presence), contents.digests.sha256)
-            self._record(seen, parsed, contents, identity)
+            _expect_same(filename, self._hash(presence), arrival.contents.digests.sha256)
+            self._record(seen, arrival)
         return True
 
-    def _record_new(self, seen: Seen, parsed: ParsedFilename, contents: Contents, identity: Identity) -> None:
+    def _record_new(self, seen: Seen, arrival: Arrival) -> None:
         try:
-            self._record(seen, parsed, contents, identity)
+            self._record(seen, arrival)
         except Failure:
             # Refused means refused: without its row the file would turn up at the next scan. Another upload of the
             # same bytes may have recorded it, though, and was told so.
             with self._lock, contextlib.suppress(Failure):
-                if not self._catalog.files_named(parsed.filename):
+                if not self._catalog.files_named(arrival.parsed.filename):
                     self._directory.delete(seen.root, seen.path)
             raise
 
-    def _record(self, seen: Seen, parsed: ParsedFilename, contents: Contents, identity: Identity) -> None:
-        presence = Presence(seen.root, seen.path, parsed, seen.size, seen.mtime_ns)
-        self._catalog.add_upload(presence, contents, datetime.now(UTC), identity.user, overwrite=self._overwrite)
-        _log.info("stored %s from %s", parsed.filename, identity.user or "anyone")
+    def _record(self, seen: Seen, arrival: Arrival) -> None:
+        presence = Presence(seen.root, seen.path, arrival.parsed, seen.size, seen.mtime_ns)
+        user = arrival.identity.user
+        self._catalog.add_upload(
+            presence, arrival.contents, user, overwrite=self._overwrite, provenance=arrival.provenance
+        )
+        _log.info("stored %s from %s", seen.path, user or "anyone")
 
 
 def _expect_same(filename: str, here: str | None, sha256: str) -> None:

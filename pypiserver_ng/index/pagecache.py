@@ -7,15 +7,17 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from pypiserver_ng.catalog import Known
+from pypiserver_ng.catalog import Rows
 from pypiserver_ng.filenames import sort_key
-from pypiserver_ng.model import Body, File, Kind, NormalizedName, Project
+from pypiserver_ng.model import Body, File, Kind, NormalizedName, Project, Status
 
-#: (media type, coding)
-Key = tuple[str, str]
+#: (media type, coding), and for a project with provenance the URL below which that is served.
+Key = tuple[str, ...]
 
 #: Files of all remembered projects together; one costs about a kilobyte.
 _MOST_FILES = 50_000
+#: Bodies of one project: three media types in three codings, and some hosts.
+_MOST_BODIES = 24
 
 
 @dataclass(slots=True)
@@ -24,6 +26,14 @@ class Entry:
     #: Every readable file of the project, also those that another of the same name hides from the page.
     by_path: dict[str, File]
     bodies: dict[Key, Body] = field(default_factory=dict)
+
+    has_provenance: bool = False
+
+    def keep(self, key: Key, body: Body) -> None:
+        # A page with provenance has one body for each host that it is asked under; clients may make hosts up.
+        while len(self.bodies) >= _MOST_BODIES:
+            self.bodies.pop(next(iter(self.bodies)))
+        self.bodies[key] = body
 
     @property
     def weight(self) -> int:
@@ -52,14 +62,14 @@ class PageCache:
             self._weight -= dropped.weight
 
 
-def build_entry(name: NormalizedName, serial: int, rows: Sequence[Known], roots: Sequence[str]) -> Entry:
+def build_entry(name: NormalizedName, rows: Rows, roots: Sequence[str]) -> Entry:
     """Choose what the project's page lists from its rows.
 
     A filename is listed once: the first package directory and then the shortest path wins. A signature is listed
-    only when what it signs is not here.
+    only when what it signs is not here. "The index MUST NOT offer any distribution" of a quarantined project.
     """
     priority = {root: number for number, root in enumerate(roots)}
-    files = [known.file for known in rows if known.file and known.file.root in priority]
+    files = [known.file for known in rows.known if known.file and known.file.root in priority]
     files.sort(key=lambda file: (priority[file.root], file.path.count("/"), file.path))
     by_path: dict[str, File] = {}
     by_filename: dict[str, File] = {}
@@ -69,8 +79,11 @@ def build_entry(name: NormalizedName, serial: int, rows: Sequence[Known], roots:
     listed = [_with_signature(file, by_path) for file in by_filename.values() if not _is_sidecar(file, by_filename)]
     listed.sort(key=lambda file: (sort_key(file.version), file.filename))
     display_name = listed[-1].display_name if listed else name
-    pending = sum(1 for known in rows if known.file is None)
-    return Entry(Project(name, display_name, serial, tuple(listed), pending), by_path)
+    pending = sum(1 for known in rows.known if known.file is None)
+    if rows.status is Status.QUARANTINED:
+        listed = []
+    project = Project(name, display_name, rows.serial, tuple(listed), rows.status, rows.status_reason, pending)
+    return Entry(project, by_path, has_provenance=any(file.has_provenance for file in listed))
 
 
 def _is_sidecar(file: File, by_filename: dict[str, File]) -> bool:

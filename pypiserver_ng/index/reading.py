@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterable
 
 from pypiserver_ng.archive import inspect_found
-from pypiserver_ng.catalog import Contents, Known, Presence
-from pypiserver_ng.errors import Invalid
+from pypiserver_ng.catalog import Catalog, Contents, Known, Presence, Rows
+from pypiserver_ng.errors import Failure, Invalid
 from pypiserver_ng.metadata import parse_metadata, shorten_summary
-from pypiserver_ng.model import Kind, normalize_name
+from pypiserver_ng.model import Kind, NormalizedName, normalize_name
 from pypiserver_ng.storage import Directory, MetadataStore, hash_stream, is_being_written, mtime_of
 
 _log = logging.getLogger(__name__)
@@ -117,3 +117,18 @@ class Reader:
             metadata_sha256=self._metadata.put(raw) if presence.parsed.kind is Kind.WHEEL else None,
             problem=contents.problem,
         )
+
+
+def read_now(catalog: Catalog, reader: Reader, name: NormalizedName) -> Rows:
+    """A project's rows after whatever of it was not read yet was read."""
+    rows = catalog.project_rows(name)
+    unread = [known for known in rows.known if known.file is None and reader.is_due(known)]
+    results = [(known, contents) for known in unread if (contents := reader.read(known))]
+    if not results:
+        return rows
+    try:
+        catalog.record(results)
+    except Failure:
+        # A full disk must not keep what is known from being answered.
+        _log.warning("what was read of %s could not be recorded", name)
+    return catalog.project_rows(name)

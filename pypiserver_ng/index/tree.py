@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import threading
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
@@ -11,7 +10,7 @@ from pypiserver_ng.catalog import Catalog, Presence
 from pypiserver_ng.errors import Failure
 from pypiserver_ng.filenames import parse_found
 from pypiserver_ng.model import File, NormalizedName
-from pypiserver_ng.storage import Directory, Seen
+from pypiserver_ng.storage import Directory, Seen, SharedLock
 
 _log = logging.getLogger(__name__)
 
@@ -29,11 +28,11 @@ def _missing(
 
 
 class Tree:
-    def __init__(self, catalog: Catalog, directory: Directory) -> None:
+    def __init__(self, catalog: Catalog, directory: Directory, lock: SharedLock) -> None:
         self._catalog = catalog
         self._directory = directory
         #: Held by whoever forgets a file before removing it, so that no scan finds it again in between.
-        self.lock = threading.Lock()
+        self.lock = lock
         #: Projects of files that are here and could not be recorded; they are local all the same.
         self.unrecorded: frozenset[NormalizedName] = frozenset()
         self._mounts = catalog.mounts()
@@ -74,7 +73,7 @@ class Tree:
         """Whether a project would be left without a file; `gone` holds row ids and paths."""
         ids = {number for number, _ in gone}
         names = {parsed.name for _, path in gone if (parsed := parse_found(path.rpartition("/")[2]))}
-        return any(all(row.id in ids for row in self._catalog.project_files(name)[1]) for name in names)
+        return any(all(row.id in ids for row in self._catalog.project_rows(name).known) for name in names)
 
     def forget(self, files: Sequence[File]) -> None:
         """Delete files and bury their names. Raises OSError; what could not be deleted is known again then."""

@@ -27,10 +27,12 @@ KEPT = frozenset(
         "sha256_digest",
         "md5_digest",
         "blake2_256_digest",
+        "attestations",
     }
 )
-#: Bytes of a kept field; none is longer than a line.
+#: Bytes of a kept field; all but attestations are lines.
 _MOST_FIELD = 64 * 1024
+_MOST_ATTESTATIONS = 1024 * 1024
 #: Bytes of everything that is not the file: descriptions of several MB are usual.
 MOST_TEXT = 64 * 1024 * 1024
 _MOST_PARTS = 50_000
@@ -214,8 +216,9 @@ class _Reader:
         if self._text > MOST_TEXT:
             raise TooLarge(f"the form's text is larger than {MOST_TEXT} bytes")
         if self._value is not None:
-            if len(self._value) + end - start > _MOST_FIELD:
-                raise Invalid(f"the field {self._name!r} is longer than {_MOST_FIELD} bytes")
+            most = _MOST_ATTESTATIONS if self._name == "attestations" else _MOST_FIELD
+            if len(self._value) + end - start > most:
+                raise Invalid(f"the field {self._name!r} is longer than {most} bytes")
             self._value += data[start:end]
 
     def _end_part(self) -> None:

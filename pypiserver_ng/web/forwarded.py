@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pypiserver_ng.web.http import header
 
 _HOST = re.compile(r"\A(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?\Z")
+_LOOPBACK = re.compile(r"\Ahttp://(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?/")
 _PREFIX = re.compile(r"\A(?:/[A-Za-z0-9._~-]+)*/?\Z")
 
 
@@ -59,6 +60,12 @@ def base_url(scope: Scope) -> str:
         sent = (header(scope, b"host") or b"").decode("latin-1")
         host = sent if _HOST.match(sent) else _listening(scope)
     return f"{scope['scheme']}://{host}{scope.get('forwarded_prefix', '')}{scope.get('root_path', '')}/"
+
+
+def trustworthy_url(scope: Scope) -> str:
+    """As `base_url`, or empty where it is plain http to another machine, which anyone on the way may change."""
+    url = base_url(scope)
+    return url if url.startswith("https://") or _LOOPBACK.match(url) else ""
 
 
 def _listening(scope: Scope) -> str:

@@ -4,6 +4,7 @@ Specification: RFC 9110 (semantics), RFC 9111 (caching), and the simple reposito
 selection.
 """
 
+import hashlib
 import json
 import logging
 import re
@@ -150,7 +151,7 @@ def _weigh(name: str, ranges: Sequence[tuple[str, str, float]]) -> tuple[float, 
 
 
 def choose_coding(accept_encoding: bytes | None) -> str:
-    """Gzip where the client takes it, else identity."""
+    """The content coding that the client likes best; zstd, then gzip among equals, else identity."""
     is_usual = len(accept_encoding or b"") <= _LONGEST_REMEMBERED
     return _choose_coding(accept_encoding) if is_usual else _choose_coding.__wrapped__(accept_encoding)
 
@@ -164,12 +165,25 @@ def _choose_coding(accept_encoding: bytes | None) -> str:
         if parameters.strip() and quality is None and _BAD_QUALITY.search(parameters):
             continue
         qualities[name.strip()] = float(quality[1]) if quality else 1.0
-    return pages.GZIP if qualities.get("gzip", qualities.get("*", 0.0)) > 0 else pages.IDENTITY
+    anything = qualities.get("*", 0.0)
+    offered = {coding: qualities.get(coding, anything) for coding in pages.CODINGS}
+    # As long as it is not refused, identity costs the most bytes: it has to be preferred by name.
+    best = max(offered, key=offered.__getitem__)
+    return best if offered[best] > 0 and offered[best] >= qualities.get("identity", 0.0) else pages.IDENTITY
 
 
-def not_acceptable() -> HTTPException:
+def choose_type(accept: bytes | None, offered: Sequence[str]) -> str | None:
+    """The offered media type that the client likes best, the first among equals; None when it takes none of them."""
+    ranges = _parse_accept(accept.decode("latin-1")) if accept else []
+    if not ranges:
+        return offered[0]
+    best = max(offered, key=lambda media_type: _weigh(media_type, ranges))
+    return best if _weigh(best, ranges)[0] > 0 else None
+
+
+def not_acceptable(offered: Sequence[str] = pages.MEDIA_TYPES) -> HTTPException:
     return HTTPException(
-        406, f"this page is offered as {', '.join(pages.MEDIA_TYPES)}", headers={"vary": "Accept, Accept-Encoding"}
+        406, f"this page is offered as {', '.join(offered)}", headers={"vary": "Accept, Accept-Encoding"}
     )
 
 
@@ -187,6 +201,21 @@ async def send_page(scope: Scope, send: Send, body: Body) -> None:
         return
     await send({"type": "http.response.start", "status": 200, "headers": body.headers})
     await send({"type": "http.response.body", "body": body.content})
+
+
+async def send_validated(
+    scope: Scope, send: Send, content: bytes, content_type: bytes, headers: Headers | None = None
+) -> None:
+    """A whole answer with a strong ETag made of its type and bytes: 304 when the client has it already."""
+    digest = hashlib.sha256(b"%s\0%s" % (content_type, content)).hexdigest()
+    etag = b'"%s"' % digest[:32].encode()
+    shared: Headers = [(b"etag", etag), *(headers or [])]
+    if_none_match = header(scope, b"if-none-match")
+    if if_none_match is not None and matches(if_none_match, etag):
+        await send({"type": "http.response.start", "status": 304, "headers": shared})
+        await send({"type": "http.response.body"})
+        return
+    await send_bytes(send, 200, content, content_type, shared)
 
 
 async def send_text(send: Send, status: int, text: str, headers: Headers | None = None) -> None:

@@ -12,6 +12,7 @@ import msgspec
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from pypiserver_ng import pages
 from pypiserver_ng.auth import Gate
 from pypiserver_ng.errors import NotFound
 from pypiserver_ng.filenames import is_same_version, newest_version
@@ -19,6 +20,7 @@ from pypiserver_ng.index import Index
 from pypiserver_ng.metadata import CoreMetadata
 from pypiserver_ng.model import Action, File, Kind, Project, is_project_name, normalize_name
 from pypiserver_ng.pages import file_url, format_time
+from pypiserver_ng.policy import describe_status
 from pypiserver_ng.web import http
 from pypiserver_ng.web.forwarded import base_url
 
@@ -26,9 +28,10 @@ from pypiserver_ng.web.forwarded import base_url
 class ProjectJson:
     """GET /pypi/<project>/json, /pypi/<project>/<version>/json and /<project>/json."""
 
-    def __init__(self, index: Index, gate: Gate) -> None:
+    def __init__(self, index: Index, gate: Gate, *, private: bool) -> None:
         self._index = index
         self._gate = gate
+        self._cache_control = b"private, no-cache" if private else b"no-cache"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._gate.authorize(Action.LIST, http.header(scope, b"authorization"))
@@ -44,15 +47,20 @@ class ProjectJson:
         def render() -> bytes:
             return msgspec.json.encode(_describe(project, version, metadata, base, with_releases=wanted is None))
 
-        headers: http.Headers = [(b"cache-control", b"private, no-cache"), (b"vary", b"Host")]
-        await http.send_bytes(send, 200, await self._index.run(render), b"application/json", headers)
+        headers: http.Headers = [
+            (b"cache-control", self._cache_control),
+            (b"x-pypi-last-serial", b"%d" % project.serial),
+        ]
+        await http.send_validated(scope, send, await self._index.run(render), b"application/json", headers)
 
 
 def choose_version(project: Project, wanted: str | None) -> str:
-    """The version as the project spells it, or the newest one. Raises NotFound."""
+    """The version as the project spells it, or the newest one that is not yanked. Raises NotFound."""
     versions = list(dict.fromkeys(file.version for file in project.files))
+    if not versions:
+        raise NotFound(f"{describe_status(project.name, project.status, project.status_reason)}: it offers no file")
     if wanted is None:
-        return newest_version(versions)
+        return newest_version({file.version for file in project.files if not file.yanked} or versions)
     for version in versions:
         if is_same_version(version, wanted):
             return version
@@ -77,6 +85,8 @@ def _describe(
         "urls": releases[version],
         "vulnerabilities": [],
     }
+    if status := pages.describe_status(project):
+        answer["project-status"] = status
     return answer | {"releases": releases} if with_releases else answer
 
 
@@ -142,6 +152,7 @@ def _describe_file(file: File, base: str) -> dict[str, Any]:
         "yanked": file.yanked,
         "yanked_reason": file.yanked_reason,
         "has_sig": file.has_signature,
+        "core-metadata": {"sha256": file.metadata_sha256} if file.metadata_sha256 else False,
         "comment_text": "",
         "downloads": -1,
     }
@@ -151,7 +162,7 @@ def _python_version(file: File) -> str:
     return file.filename.removesuffix(".whl").split("-")[-3] if file.kind is Kind.WHEEL else "source"
 
 
-def routes(index: Index, gate: Gate) -> list[BaseRoute]:
-    endpoint = ProjectJson(index, gate)
+def routes(index: Index, gate: Gate, *, private: bool) -> list[BaseRoute]:
+    endpoint = ProjectJson(index, gate, private=private)
     paths = ("/pypi/{project}/json", "/pypi/{project}/{version}/json", "/{project}/json")
     return [Route(path, endpoint, methods=["GET"]) for path in paths]

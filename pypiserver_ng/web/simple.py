@@ -8,6 +8,7 @@ from pypiserver_ng.errors import NotFound
 from pypiserver_ng.index import Index
 from pypiserver_ng.model import Action, Elsewhere, NormalizedName, is_project_name, normalize_name
 from pypiserver_ng.web import http
+from pypiserver_ng.web.forwarded import trustworthy_url
 
 
 class ProjectDetail:
@@ -41,7 +42,7 @@ class ProjectDetail:
         if name != asked:
             await http.redirect(scope, send, f"simple/{name}/")
             return
-        answer = await self._index.project_page(name, key)
+        answer = await self._index.project_page(name, key, trustworthy_url(scope))
         if isinstance(answer, Elsewhere):
             await http.send_redirect(scope, send, answer.url.encode())
         else:
@@ -85,6 +86,8 @@ def routes(index: Index, gate: Gate) -> list[BaseRoute]:
         Route("/simple/", ProjectList(index, gate), methods=["GET"]),
         Route("/simple/{project}", ToNormalForm(), methods=["GET"]),
         Route("/simple", ToList(), methods=["GET"]),
+        # pipenv puts a slash behind a URL that ends in one.
+        Route("/simple//{project}/", ToNormalForm(), methods=["GET"]),
         # pypiserver listed every file there, and home pages link to it.
         Route("/packages/", ToList(), methods=["GET"]),
         Route("/packages", ToList(), methods=["GET"]),

@@ -9,13 +9,14 @@ from urllib.parse import quote
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from pypiserver_ng import __version__
+from pypiserver_ng import __version__, pages
 from pypiserver_ng.auth import Gate
 from pypiserver_ng.errors import NotFound, Unauthenticated, Unavailable
 from pypiserver_ng.index import Index
 from pypiserver_ng.metadata import CoreMetadata
 from pypiserver_ng.model import Action, File, Project, is_project_name, normalize_name
 from pypiserver_ng.pages import file_url
+from pypiserver_ng.policy import describe_status
 from pypiserver_ng.web import http
 from pypiserver_ng.web.forwarded import base_url
 from pypiserver_ng.web.legacy_json import choose_version, representative
@@ -47,10 +48,10 @@ class Site:
             return False
         return True
 
-    async def send(self, send: Send, content: bytes) -> None:
+    async def send(self, scope: Scope, send: Send, content: bytes) -> None:
         age = b"private, no-cache" if self.private else b"no-cache"
-        headers: http.Headers = [*http.SECURITY, (b"cache-control", age), (b"vary", b"Host")]
-        await http.send_bytes(send, 200, content, b"text/html; charset=utf-8", headers)
+        headers: http.Headers = [*http.SECURITY, (b"cache-control", age)]
+        await http.send_validated(scope, send, content, b"text/html; charset=utf-8", headers)
 
     def render_failure(self, scope: Scope, status: int, title: str, message: str) -> bytes:
         """What a browser sees instead of one line of text."""
@@ -88,7 +89,7 @@ class Home:
                 "SIMPLE": f"{url}simple/",
             }
             welcome = site.welcome
-            await site.send(send, render_welcome(welcome, values))
+            await site.send(scope, send, render_welcome(welcome, values))
             return
         may_list = await site.may_list(scope)
         upstreams = site.index.upstreams
@@ -101,7 +102,7 @@ class Home:
             "fallback": upstreams[0].public_url if upstreams else None,
             "reserved": list(site.index.policy.reserve),
         }
-        await site.send(send, await site.index.run(lambda: site.templates.render("home.html", **context)))
+        await site.send(scope, send, await site.index.run(lambda: site.templates.render("home.html", **context)))
 
 
 class ProjectSite:
@@ -133,7 +134,7 @@ class ProjectSite:
         # A hostile README may take its renderer ten seconds; that must not take all threads.
         async with self._rendering:
             content = await site.index.run(render)
-        await site.send(send, content)
+        await site.send(scope, send, content)
 
 
 class Search:
@@ -153,7 +154,7 @@ class Search:
             "total": len(found),
             "truncated": len(found) > _MOST_RESULTS,
         }
-        await site.send(send, await site.index.run(lambda: site.templates.render("search.html", **context)))
+        await site.send(scope, send, await site.index.run(lambda: site.templates.render("search.html", **context)))
 
 
 class Stylesheet:
@@ -191,6 +192,7 @@ def _hit(found: Any) -> dict[str, Any]:
 def _describe(project: Project, version: str, metadata: CoreMetadata | None, context: dict[str, Any]) -> dict[str, Any]:
     base: str = context["base"]
     found = metadata or CoreMetadata(project.display_name, version)
+    status = pages.describe_status(project)
     description = render_description(found.description, found.description_content_type) if found.description else None
     return {
         "project": {"name": project.name, "display_name": project.display_name},
@@ -208,6 +210,7 @@ def _describe(project: Project, version: str, metadata: CoreMetadata | None, con
         },
         "versions": _versions(project, version, base),
         "files": [_file(file, base) for file in project.files if file.version == version],
+        "status": describe_status(project.name, project.status, project.status_reason) if status else None,
         "shadow": "Served from here only: upstream versions of this project are not offered.",
     }
 

@@ -86,6 +86,7 @@ class UploadForm:
             name=fields.get("name"),
             version=fields.get("version"),
             filetype=fields.get("filetype"),
+            attestations=fields.get("attestations"),
             digests={name: value for name, value in fields.items() if name.endswith("_digest")},
         )
         await self._index.add(upload, form.scratch, identity)

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from pypiserver_ng import pages
+from pypiserver_ng.attestations import AttestationVerifier
 from pypiserver_ng.catalog import Catalog
 from pypiserver_ng.errors import NotFound, Unavailable
 from pypiserver_ng.index import Index
+from pypiserver_ng.index.tree import Tree
 from pypiserver_ng.model import ANONYMOUS, File, NormalizedName, Upload
 from pypiserver_ng.policy import Policy
-from pypiserver_ng.storage import Directory, MetadataStore, make_private_directory
+from pypiserver_ng.storage import Directory, MetadataStore, SharedLock, make_private_directory
 from pypiserver_ng.upstream import Upstream
 from tests.tools.distributions import Distribution, build_sdist, build_wheel
 
@@ -86,12 +88,16 @@ async def opened(
     state = state or roots[0] / ".state"
     make_private_directory(state)
     catalog = Catalog(state)
+    directory = Directory(roots, state)
+    lock = SharedLock(state / "tree.lock")
     index = Index(
         catalog,
-        Directory(roots, state),
+        directory,
         MetadataStore(state / "metadata"),
+        Tree(catalog, directory, lock),
         policy or Policy(fallback=False),
         [Upstream("https://user:secret@mirror.example/simple")],
+        AttestationVerifier([]),
         overwrite=overwrite,
         private_pages=False,
     )
@@ -101,6 +107,7 @@ async def opened(
     finally:
         await index.stop()
         catalog.close()
+        lock.close()
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:

@@ -1,6 +1,6 @@
 """Upload forms and raw HTTP, byte for byte as the test wants them, and what they leave in a directory."""
 
-import hashlib
+import json
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from httpx2 import Response
 from starlette.testclient import TestClient
 
 from tests.tools.distributions import Distribution
+from tests.tools.uploads import upload_fields
 
 BOUNDARY = "----boundary-of-the-tests"
 CONTENT_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
@@ -34,28 +35,21 @@ def encode(parts: Iterable[bytes]) -> bytes:
     return b"".join(opening + one + b"\r\n" for one in parts) + f"--{BOUNDARY}--\r\n".encode()
 
 
-def upload_fields(distribution: Distribution, **changes: str | None) -> dict[str, str]:
-    """The fields that twine sends for a file; `changes` replaces them, and drops those that are None."""
-    name, version = distribution.filename.removesuffix(".tar.gz").removesuffix(".zip").split("-")[:2]
-    fields: dict[str, str | None] = {
-        ":action": "file_upload",
-        "protocol_version": "1",
-        "metadata_version": "2.2",
-        "name": name,
-        "version": version,
-        "filetype": "bdist_wheel" if distribution.filename.endswith(".whl") else "sdist",
-        "sha256_digest": distribution.sha256,
-        "blake2_256_digest": hashlib.blake2b(distribution.content, digest_size=32).hexdigest(),
-        **{":action" if key == "action" else key: value for key, value in changes.items()},
-    }
-    return {key: value for key, value in fields.items() if value is not None}
-
-
 def upload_form(distribution: Distribution, **changes: str | None) -> bytes:
     """A whole upload, its file last."""
     fields = upload_fields(distribution, **changes)
     content = part("content", distribution.content, distribution.filename)
     return encode([*(part(*field) for field in fields.items()), content])
+
+
+def make_attestations(**changes: object) -> str:
+    """The field `attestations` with one attestation of the right structure; nobody signed it."""
+    attestation = {
+        "version": 1,
+        "verification_material": {"certificate": "AAAA", "transparency_entries": [{}]},
+        "envelope": {"statement": "e30=", "signature": "AAAA"},
+    }
+    return json.dumps([attestation | changes])
 
 
 def header(name: str, value: str) -> dict[bytes, bytes]:

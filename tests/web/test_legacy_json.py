@@ -39,6 +39,7 @@ def test_project(stocked: TestClient, path: str) -> None:
 def test_file(stocked: TestClient) -> None:
     """Everything that tools read of a file."""
     wheel = build_wheel("Demo.Pkg", "1.0", requires_python=">=3.8")
+    metadata = stocked.get(f"/packages/{wheel.filename}.metadata").content
     assert read(stocked, PATHS[0])["releases"]["1.0"] == [
         {
             "filename": wheel.filename,
@@ -58,6 +59,7 @@ def test_file(stocked: TestClient) -> None:
             "yanked": False,
             "yanked_reason": None,
             "has_sig": False,
+            "core-metadata": {"sha256": hashlib.sha256(metadata).hexdigest()},
             "comment_text": "",
             "downloads": -1,
         }

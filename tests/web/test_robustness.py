@@ -15,8 +15,9 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message
 
 from tests.tools.distributions import build_wheel
+from tests.tools.uploads import upload_fields
 from tests.web.conftest import make_client, make_config
-from tests.web.forms import BOUNDARY, CONTENT_TYPE, Wire, encode, part, read_answer, upload_fields
+from tests.web.forms import BOUNDARY, CONTENT_TYPE, Wire, encode, part, read_answer
 
 WHEEL = build_wheel("demo", "1.0")
 #: What the interface speaks of; 500 is not among it.

@@ -203,7 +203,6 @@ def test_commands_name_this_server(open_index: OpenIndex) -> None:
     """The home page shows the URL under which its reader sees it."""
     answer = open_index(server_base_url="/team").get("/team/", headers={"host": "pypi.acme.example:8443"})
     assert "http://pypi.acme.example:8443/team/simple/" in answer.text
-    assert answer.headers["vary"] == "Host"
 
 
 def test_own_home_page(open_index: OpenIndex, packages: Path, tmp_path: Path) -> None:

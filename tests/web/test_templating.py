@@ -81,6 +81,7 @@ def _project(word: str) -> dict[str, Any]:
         "release": release,
         "versions": versions,
         "files": [file],
+        "status": word,
         "shadow": word,
         **_server(word),
     }

@@ -11,17 +11,18 @@ from starlette.testclient import TestClient
 
 from pypiserver_ng.model import Action
 from tests.tools.distributions import Distribution, build_sdist, build_wheel
+from tests.tools.uploads import upload_fields
 from tests.web.conftest import OpenIndex
 from tests.web.forms import (
     BOUNDARY,
     CONTENT_TYPE,
     assert_refused,
     encode,
+    make_attestations,
     part,
     scratch,
     send,
     stored,
-    upload_fields,
     upload_form,
 )
 
@@ -60,7 +61,10 @@ def test_same_file_twice(client: TestClient, packages: Path) -> None:
 
 def test_order_of_fields(open_index: OpenIndex, packages: Path) -> None:
     """Fields may come in any order, also after the file (uv sends its attestations last)."""
-    parts = [part(*field) for field in upload_fields(WHEEL).items()] + [CONTENT, part("attestations", "[]")]
+    parts = [part(*field) for field in upload_fields(WHEEL).items()] + [
+        CONTENT,
+        part("attestations", make_attestations()),
+    ]
     for seed in range(8):
         random.Random(seed).shuffle(parts)
         assert send(open_index(), encode(parts)).status_code == 200
@@ -82,7 +86,7 @@ def test_order_of_fields(open_index: OpenIndex, packages: Path) -> None:
         {"sha256_digest": f" {WHEEL.sha256}\r\n"},
         {"md5_digest": hashlib.md5(WHEEL.content).hexdigest().upper()},
         {"metadata_version": "1.0", "pyversion": "py3", "summary": "UNKNOWN", "requires_python": ""},
-        {"gpg_signature": "signature", "attestations": "not json", "comment": "x" * 100_000},
+        {"gpg_signature": "signature", "comment": "x" * 100_000},
         {"description": "\u2603" * 1_000_000},
         {"description": f"\r\n--{BOUNDARY}x\r\n--{BOUNDARY[:-1]}\r\n"},
     ),
@@ -92,6 +96,23 @@ def test_fields_that_do_no_harm(client: TestClient, packages: Path, changes: dic
     answer = send(client, upload_form(WHEEL, **changes))
     assert answer.status_code == 200, answer.text
     assert {WHEEL.filename: WHEEL.content} == stored(packages)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    ("not json", "{}", "[]", "[1]", "[{}]", "[[[", "null", "[" * 5_000, make_attestations(version=2), "1" * 70_000),
+)
+@pytest.mark.usefixtures("unchanged")
+def test_garbage_for_attestations(client: TestClient, garbage: str) -> None:
+    """Refused on every server, as nobody could ever verify it."""
+    assert_refused(send(client, upload_form(WHEEL, attestations=garbage)), 400, "attestations")
+
+
+def test_attestations_nobody_is_trusted_for(client: TestClient) -> None:
+    """Taken, and not shown."""
+    assert send(client, upload_form(WHEEL, attestations=make_attestations())).status_code == 200
+    assert "provenance" not in client.get("/simple/demo-pkg/").text
+    assert client.get(f"/integrity/demo-pkg/1.0/{WHEEL.filename}/provenance").status_code == 404
 
 
 def test_many_fields(client: TestClient) -> None:

@@ -8,7 +8,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.tools.distributions import Distribution, build_sdist, build_wheel
-from tests.web.forms import BOUNDARY, assert_refused, encode, header, part, send, upload_fields, upload_form
+from tests.tools.uploads import upload_fields
+from tests.web.forms import BOUNDARY, assert_refused, encode, header, part, send, upload_form
 
 WHEEL = build_wheel("Demo.Pkg", "1.0")
 SDIST = build_sdist("Demo.Pkg", "1.0")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.tools.distributions import build_sdist, build_wheel
 from tests.tools.server import OPEN, Serve, wait_until
+from tests.tools.uploads import upload_fields
 from tests.web.forms import (
     BOUNDARY,
     CONTENT_TYPE,
@@ -15,7 +16,6 @@ from tests.web.forms import (
     read_answer,
     scratch,
     stored,
-    upload_fields,
     upload_form,
 )
 

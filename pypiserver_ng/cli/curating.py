@@ -1,0 +1,113 @@
+"""What the commands that work on an index have in common: which one, as whom, and how far they are."""
+
+import functools
+import os
+import pwd
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pypiserver_ng.cli.options import check_paths, load_config, with_settings
+from pypiserver_ng.config import Config
+from pypiserver_ng.errors import Invalid
+from pypiserver_ng.model import NormalizedName, is_project_name, normalize_name
+
+if TYPE_CHECKING:
+    from pypiserver_ng.index.curation import Curator
+
+_SETTINGS = ("packages", "state-dir")
+_LONGEST_REASON = 500
+
+
+def curating(*, scan: bool = True) -> Callable[[Callable[..., int | None]], Callable[..., Any]]:
+    """Turn a function of a Curator and further arguments into one of --config, --state-dir and PACKAGE_DIR.
+
+    With `scan`, the catalog first learns what lies in the directories.
+    """
+
+    def decorate(command: Callable[..., int | None]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def with_curator(config: str | None, packages: Any, state_dir: Any, **arguments: Any) -> int | None:
+            found = load_config(config, {"packages": packages, "state_dir": state_dir})
+            check_paths(found)
+            with _open(found) as curator:
+                if scan:
+                    curator.scan()
+                return command(curator, **arguments)
+
+        return with_settings(_SETTINGS)(with_curator)
+
+    return decorate
+
+
+@contextmanager
+def _open(config: Config) -> Iterator["Curator"]:
+    from pypiserver_ng.app import open_curator
+    from pypiserver_ng.logs import configure_logs
+
+    configure_logs(verbosity=0, stream="stderr", file=None, style="text")
+    try:
+        _become_owner(config)
+        with open_curator(config) as curator:
+            yield curator
+    except OSError as fault:
+        raise Invalid(f"cannot use {fault.filename or config.state_dir}: {fault.strerror}; see --state-dir") from None
+
+
+def _become_owner(config: Config) -> None:
+    """Act as whoever owns the state: files that root leaves there would be closed to the server."""
+    if os.geteuid() != 0:
+        return
+    owned = config.state_dir if config.state_dir.exists() else config.packages[0]
+    owner = owned.stat()
+    if owner.st_uid == 0:
+        return
+    try:
+        user = pwd.getpwuid(owner.st_uid)
+    except KeyError:
+        # Containers run as numbers that have no name.
+        os.setgroups([])
+        os.setgid(owner.st_gid)
+    else:
+        os.initgroups(user.pw_name, user.pw_gid)
+        os.setgid(user.pw_gid)
+    os.setuid(owner.st_uid)
+
+
+def parse_name(_context: click.Context, _parameter: click.Parameter, value: str) -> NormalizedName:
+    """The normalized form of a NAME argument."""
+    if not is_project_name(value):
+        raise click.BadParameter(f"{value[:100]!r} is not a project name")
+    return normalize_name(value)
+
+
+def parse_reason(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """A reason is one line of text; an empty one is none."""
+    if value is not None and (not value.isprintable() or len(value) > _LONGEST_REASON):
+        raise click.BadParameter(f"a reason is one line of at most {_LONGEST_REASON} characters")
+    return (value or "").strip() or None
+
+
+name_argument = click.argument("name", callback=parse_name, metavar="NAME")
+version_argument = click.argument("version", metavar="VERSION")
+reason_option = click.option(
+    "--reason", metavar="TEXT", help="One sentence for those who meet it.", callback=parse_reason
+)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar of `total` bytes on a terminal, for work that takes longer than a second; else nothing."""
+    if not sys.stderr.isatty():
+        yield lambda _count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)

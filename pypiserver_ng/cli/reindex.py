@@ -1,0 +1,19 @@
+"""`reindex`: rebuild what the catalog says of the files from the files."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from pypiserver_ng.cli.curating import curating, progress
+
+if TYPE_CHECKING:
+    from pypiserver_ng.index.curation import Curator
+
+
+@click.command("reindex")
+@curating()
+def command(curator: "Curator") -> None:
+    """Read every file again and record what it says. Yanks, statuses and deleted names stay."""
+    with progress("reading", curator.size()) as advance:
+        count = curator.reindex(advance)
+    click.echo(f"{count} {'file' if count == 1 else 'files'} read")

@@ -1,0 +1,42 @@
+"""`/integrity/<project>/<version>/<filename>/provenance`: who published a file, as its upload proved it.
+
+Specification: PEP 740 and the public index's integrity API. The objects are stored as they are sent.
+"""
+
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from pypiserver_ng.auth import Gate
+from pypiserver_ng.errors import NotFound
+from pypiserver_ng.index import Index
+from pypiserver_ng.model import Action, is_project_name, normalize_name
+from pypiserver_ng.web import http
+
+_TYPE = "application/vnd.pypi.integrity.v1+json"
+_TYPES = (_TYPE, "application/json")
+
+
+class Provenance:
+    def __init__(self, index: Index, gate: Gate, *, private: bool) -> None:
+        self._index = index
+        self._gate = gate
+        # It may change as long as the file may be replaced: asked for again each time.
+        self._cache_control = b"private, no-cache" if private else b"no-cache"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._gate.authorize(Action.LIST, http.header(scope, b"authorization"))
+        media_type = http.choose_type(http.header(scope, b"accept"), _TYPES)
+        if media_type is None:
+            raise http.not_acceptable(_TYPES)
+        wanted = scope["path_params"]
+        if not is_project_name(wanted["project"]):
+            raise NotFound(f"{wanted['project'][:100]!a} is not a project name")
+        name = normalize_name(wanted["project"])
+        content = await self._index.provenance(name, wanted["version"], wanted["filename"])
+        headers: http.Headers = [(b"cache-control", self._cache_control), (b"vary", b"Accept")]
+        await http.send_validated(scope, send, content, media_type.encode(), headers)
+
+
+def routes(index: Index, gate: Gate, *, private: bool) -> list[BaseRoute]:
+    path = "/integrity/{project}/{version}/{filename}/provenance"
+    return [Route(path, Provenance(index, gate, private=private), methods=["GET"])]

@@ -1,0 +1,221 @@
+"""What the catalog knows beside the files: yanks, statuses, provenance, and how an older catalog becomes today's."""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from pypiserver_ng.catalog import Catalog, Contents, Presence, schema
+from pypiserver_ng.errors import Denied, Invalid, NotFound
+from pypiserver_ng.filenames import parse_found
+from pypiserver_ng.model import Digests, File, NormalizedName, Status
+
+NOW = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
+DEMO = NormalizedName("demo")
+CONTENTS = Contents(Digests("a" * 64, "b" * 32, "c" * 64))
+PROVENANCE = b'{"version":1}'
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[Catalog]:
+    opened = Catalog(tmp_path)
+    yield opened
+    opened.close()
+
+
+def presence(filename: str) -> Presence:
+    parsed = parse_found(filename)
+    assert parsed is not None
+    return Presence("r", filename, parsed, 1, 10**18)
+
+
+def add(catalog: Catalog, *filenames: str) -> None:
+    for filename in filenames:
+        catalog.add_upload(presence(filename), CONTENTS, "alice")
+
+
+def read_files(catalog: Catalog, name: NormalizedName = DEMO) -> list[File]:
+    return [known.file for known in catalog.project_rows(name).known if known.file]
+
+
+def read_yanks(catalog: Catalog) -> dict[str, str | None]:
+    return {file.filename: file.yanked_reason for file in read_files(catalog) if file.yanked}
+
+
+# Yanks.
+
+
+def test_a_yank_is_of_a_release(catalog: Catalog) -> None:
+    """Every file of it, also one that comes later, and no other; however the version is spelled."""
+    add(catalog, "demo-1.0.tar.gz", "demo-2.0.tar.gz")
+    catalog.yank(DEMO, "1", "broken")
+    add(catalog, "demo-1.0-py3-none-any.whl")
+    assert read_yanks(catalog) == {"demo-1.0.tar.gz": "broken", "demo-1.0-py3-none-any.whl": "broken"}
+    catalog.yank(DEMO, "1.0.0", None)
+    assert set(read_yanks(catalog).values()) == {None}
+    catalog.unyank(DEMO, "v1.0")
+    assert read_yanks(catalog) == {}
+
+
+def test_a_yank_outlives_a_moved_file(catalog: Catalog) -> None:
+    """The row goes when the file does, and another one comes."""
+    add(catalog, "demo-1.0.tar.gz")
+    catalog.yank(DEMO, "1.0", "broken")
+    (row,) = catalog.project_rows(DEMO).known
+    catalog.sync([], [row.id])
+    moved = replace(presence("demo-1.0.tar.gz"), path="old/demo-1.0.tar.gz")
+    catalog.sync([moved], [])
+    catalog.record([(known, CONTENTS) for known in catalog.unread(1)])
+    assert read_yanks(catalog) == {"demo-1.0.tar.gz": "broken"}
+
+
+def test_a_deleted_release_is_not_yanked_when_it_comes_again(catalog: Catalog) -> None:
+    """As long as one of its files is left, it is the same release."""
+    add(catalog, "demo-1.0.tar.gz", "demo-1.0.zip")
+    catalog.yank(DEMO, "1.0", None)
+    catalog.remove(read_files(catalog)[:1], NOW)
+    assert list(read_yanks(catalog)) == ["demo-1.0.zip"]
+    catalog.remove(read_files(catalog), NOW)
+    add(catalog, "demo-1.0.zip")
+    assert read_yanks(catalog) == {}
+
+
+def test_what_is_not_here_cannot_be_yanked(catalog: Catalog) -> None:
+    """The message names what is."""
+    with pytest.raises(NotFound, match="demo has no file here"):
+        catalog.yank(DEMO, "1.0", None)
+    add(catalog, "demo-1.0.tar.gz", "demo-1.10.tar.gz", "demo-1.9.tar.gz")
+    missing = r"demo '3' is not here; its newest versions are 1\.10, 1\.9, 1\.0"
+    with pytest.raises(NotFound, match=missing):
+        catalog.yank(DEMO, "3", None)
+    with pytest.raises(NotFound, match=missing):
+        catalog.unyank(DEMO, "3")
+    catalog.unyank(DEMO, "1.0")
+
+
+# Statuses.
+
+
+def test_a_status_stays_with_the_project(catalog: Catalog) -> None:
+    """Also when its last file goes; every change has its serial."""
+    add(catalog, "demo-1.0.tar.gz")
+    catalog.set_status(DEMO, Status.DEPRECATED, "use other")
+    rows = catalog.project_rows(DEMO)
+    assert (rows.serial, rows.status, rows.status_reason) == (2, Status.DEPRECATED, "use other")
+    catalog.remove(read_files(catalog), NOW)
+    assert catalog.status(DEMO) == (Status.DEPRECATED, "use other")
+    catalog.set_status(DEMO, Status.ACTIVE, None)
+    assert catalog.status(DEMO) == (Status.ACTIVE, None)
+    assert catalog.changes_since(3)[0].serial == 4
+
+
+@pytest.mark.parametrize("status", (Status.ARCHIVED, Status.QUARANTINED))
+def test_a_closed_project_takes_no_file(catalog: Catalog, status: Status) -> None:
+    """The last look is in the transaction that would record it."""
+    add(catalog, "demo-1.0.tar.gz")
+    catalog.set_status(DEMO, status, "moved")
+    with pytest.raises(Denied, match=rf"demo is {status} \(moved\)"):
+        add(catalog, "demo-2.0.tar.gz")
+    assert [file.version for file in read_files(catalog)] == ["1.0"]
+
+
+def test_only_a_quarantine_may_come_before_the_project(catalog: Catalog) -> None:
+    """It keeps a name away; the other markers describe what is here."""
+    for status in (Status.ACTIVE, Status.ARCHIVED, Status.DEPRECATED):
+        with pytest.raises(NotFound):
+            catalog.set_status(DEMO, status, None)
+    catalog.set_status(DEMO, Status.QUARANTINED, None)
+    assert [(change.name, change.files, change.status) for change in catalog.changes_since(0)] == [
+        (DEMO, 0, Status.QUARANTINED)
+    ]
+
+
+def test_a_quarantined_project_is_not_found(catalog: Catalog) -> None:
+    """Neither by a search nor among the newest."""
+    add(catalog, "demo-1.0.tar.gz", "other-1.0.zip")
+    catalog.set_status(DEMO, Status.QUARANTINED, None)
+    assert [found.name for found in catalog.search([])] == [found.name for found in catalog.recent(9)] == ["other"]
+
+
+# Provenance.
+
+
+def test_provenance_is_of_exact_bytes(catalog: Catalog) -> None:
+    """Other bytes under the name have none."""
+    found = presence("demo-1.0.tar.gz")
+    catalog.add_upload(found, CONTENTS, None, provenance=PROVENANCE)
+    assert [file.has_provenance for file in read_files(catalog)] == [True]
+    assert catalog.provenance("demo-1.0.tar.gz", "a" * 64) == PROVENANCE
+    other = Contents(Digests("d" * 64, "e" * 32, "f" * 64))
+    catalog.add_upload(found, other, None, overwrite=True)
+    assert [file.has_provenance for file in read_files(catalog)] == [False]
+    assert catalog.provenance("demo-1.0.tar.gz", "d" * 64) is None
+
+
+def test_provenance_may_come_with_the_same_bytes_again(catalog: Catalog) -> None:
+    """What was verified first stays."""
+    add(catalog, "demo-1.0.tar.gz")
+    for content in (PROVENANCE, b"{}"):
+        catalog.add_provenance(presence("demo-1.0.tar.gz").parsed, "a" * 64, content)
+    assert catalog.provenance("demo-1.0.tar.gz", "a" * 64) == PROVENANCE
+
+
+# Older catalogs.
+
+_SCHEMA_1 = """
+CREATE TABLE state ("key" VARCHAR NOT NULL, value BIGINT NOT NULL, PRIMARY KEY ("key"));
+CREATE TABLE projects (name VARCHAR NOT NULL, serial BIGINT NOT NULL, files INTEGER NOT NULL, PRIMARY KEY (name));
+CREATE INDEX ix_projects_serial ON projects (serial);
+CREATE TABLE files (id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, root VARCHAR NOT NULL, path VARCHAR NOT NULL,
+  filename VARCHAR NOT NULL, project VARCHAR NOT NULL, display_name VARCHAR NOT NULL, version VARCHAR NOT NULL,
+  kind VARCHAR NOT NULL, size BIGINT NOT NULL, mtime_ns BIGINT NOT NULL, upload_time BIGINT NOT NULL, sha256 VARCHAR,
+  md5 VARCHAR, blake2b_256 VARCHAR, requires_python VARCHAR, summary VARCHAR, metadata_sha256 VARCHAR, problem VARCHAR,
+  yanked BOOLEAN DEFAULT 0 NOT NULL, yanked_reason VARCHAR, uploaded_by VARCHAR, UNIQUE (root, path),
+  FOREIGN KEY(project) REFERENCES projects (name));
+CREATE INDEX ix_files_filename ON files (filename);
+CREATE INDEX ix_files_project ON files (project);
+CREATE INDEX files_unread ON files (id) WHERE sha256 IS NULL;
+CREATE TABLE mounts (path VARCHAR NOT NULL, PRIMARY KEY (path));
+CREATE TABLE tombstones (filename VARCHAR NOT NULL, sha256 VARCHAR NOT NULL, deleted_at BIGINT NOT NULL,
+  PRIMARY KEY (filename));
+INSERT INTO state VALUES ('schema', 1), ('serial', 7);
+INSERT INTO projects VALUES ('demo', 7, 1);
+INSERT INTO files VALUES (5, 'r', 'demo-1.0.tar.gz', 'demo-1.0.tar.gz', 'demo', 'Demo', '1.0', 'sdist', 1, 2, 3, 'aa',
+  'bb', 'cc', NULL, NULL, NULL, NULL, 0, NULL, 'alice');
+INSERT INTO tombstones VALUES ('demo-0.1.tar.gz', 'dd', 4);
+"""
+
+
+def test_an_older_catalog_is_brought_to_todays_schema(tmp_path: Path) -> None:
+    """Nothing it knew is lost, and its tables are those of a new one."""
+    with sqlite3.connect(tmp_path / "catalog.sqlite") as old:
+        old.executescript(_SCHEMA_1)
+    old.close()
+    catalog = Catalog(tmp_path)
+    try:
+        (file,) = read_files(catalog)
+        assert (file.id, file.display_name, file.digests.sha256, file.yanked) == (5, "Demo", "aa", False)
+        assert (catalog.serial(), catalog.shared.value, catalog.tombstone("demo-0.1.tar.gz")) == (7, 7, "dd")
+        catalog.yank(DEMO, "1.0", None)
+        with catalog._database.reading() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+    finally:
+        catalog.close()
+    again = Catalog(tmp_path)
+    assert again.serial() == 8
+    again.close()
+
+
+def test_a_later_catalog_is_refused(tmp_path: Path) -> None:
+    """Nothing in it is touched: a later version knows what it means."""
+    Catalog(tmp_path).close()
+    with sqlite3.connect(tmp_path / "catalog.sqlite") as later:
+        later.execute("UPDATE state SET value = 99 WHERE key = 'schema'")
+    later.close()
+    with pytest.raises(Invalid, match="schema 99"):
+        Catalog(tmp_path)
