@@ -10,7 +10,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: run test test-unit lint format clean
+.PHONY: run test test-unit test-long lint format clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.installed
@@ -27,6 +27,10 @@ test: $(VENV)/.installed-test
 SLOW = tests/clients tests/faults tests/test_shadow_rule.py tests/test_cli.py tests/test_commands.py tests/test_docker.py
 test-unit: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest -q $(SLOW:%=--ignore %) $(ARGS)
+
+# Hundreds of kills and power cuts: about an hour.
+test-long: $(VENV)/.installed-test
+	@TEST_LONG=1 $(BIN)/python -m pytest -s tests/faults $(ARGS)
 
 lint: $(VENV)/.installed-test
 	@$(BIN)/ruff check .

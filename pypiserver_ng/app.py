@@ -8,7 +8,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,17 +17,16 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Receive, Scope, Send
 
+from pypiserver_ng.archive.inspector import Inspector
 from pypiserver_ng.attestations import AttestationVerifier
 from pypiserver_ng.auth import Authenticator, Gate, PasswordFile
-from pypiserver_ng.catalog import Catalog
 from pypiserver_ng.config import Config
 from pypiserver_ng.index import Index
 from pypiserver_ng.index.curation import Curator
 from pypiserver_ng.index.reading import Reader
-from pypiserver_ng.index.tree import Tree
+from pypiserver_ng.index.store import open_store
 from pypiserver_ng.model import Action
 from pypiserver_ng.policy import Policy
-from pypiserver_ng.storage import Directory, MetadataStore, SharedLock, make_private_directory
 from pypiserver_ng.upstream import Upstream
 from pypiserver_ng.upstream.pip_index import find_pip_index
 from pypiserver_ng.web import files, http, integrity, legacy_json, ops, simple, site, upload, xmlrpc
@@ -38,34 +37,11 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
-    """What lies on the disk: the directories, and the state beside them."""
-
-    catalog: Catalog
-    directory: Directory
-    metadata: MetadataStore
-    tree: Tree
-
-    def close(self) -> None:
-        self.catalog.close()
-        self.tree.lock.close()
-
-
-@dataclass(frozen=True, slots=True)
 class Application:
     """The ASGI application and the index it serves."""
 
     asgi: Starlette
     index: Index
-
-
-def open_store(config: Config) -> Store:
-    """Raises OSError, and Invalid when the catalog cannot be used."""
-    make_private_directory(config.state_dir)
-    catalog = Catalog(config.state_dir)
-    directory = Directory(config.packages, config.state_dir)
-    lock = SharedLock(config.state_dir / "tree.lock")
-    return Store(catalog, directory, MetadataStore(config.state_dir / "metadata"), Tree(catalog, directory, lock))
 
 
 @contextmanager
@@ -74,10 +50,11 @@ def open_curator(config: Config) -> Iterator[Curator]:
 
     Raises OSError, and Invalid when the catalog cannot be used.
     """
-    store = open_store(config)
+    store = open_store(config.packages, config.state_dir, is_server=False)
     try:
-        reader = Reader(store.directory, store.metadata)
-        yield Curator(store.catalog, store.directory, store.tree, reader)
+        with closing(Inspector()) as inspector:
+            reader = Reader(store.directory, store.metadata, inspector, started=0.0)
+            yield Curator(store, reader)
     finally:
         store.close()
 
@@ -87,18 +64,16 @@ def create_app(config: Config) -> Application:
 
     Raises OSError, ValueError (the password file), and Failure with one line for the person who starts it.
     """
-    store = open_store(config)
+    store = open_store(config.packages, config.state_dir, is_server=True)
     upstreams = choose_upstreams(config)
     authenticator = Authenticator(PasswordFile(config.passwords)) if config.passwords else None
     gate = Gate(config.authenticate, authenticator)
     index = Index(
-        store.catalog,
-        store.directory,
-        store.metadata,
-        store.tree,
+        store,
         Policy(reserve=config.reserve, fallback=bool(upstreams)),
         upstreams,
         AttestationVerifier(config.publishers),
+        Inspector(),
         overwrite=config.overwrite,
         private_pages=Action.LIST in config.authenticate,
     )

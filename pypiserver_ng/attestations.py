@@ -76,6 +76,8 @@ class _Read:
 
     content: bytes
     payload: bytes
+    #: How many entries of the transparency log it names.
+    entries: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,7 @@ class AttestationVerifier:
             return None
         statements = [_read_statement(number, each) for number, each in enumerate(attestations, 1)]
         _check_statements(statements, parsed, sha256)
+        _check_entries(attestations)
         made: dict[_Speaker, list[msgspec.Raw]] = {}
         for number, attestation in enumerate(attestations, 1):
             made.setdefault(_identify(number, attestation, speakers), []).append(msgspec.Raw(attestation.content))
@@ -154,15 +157,34 @@ class AttestationVerifier:
         return list(dict.fromkeys(matching))
 
 
-def _read_speaker(publisher: Publisher) -> _Speaker | None:
-    """None where attestations cannot prove all that the publisher's claims demand."""
+def describe_useless(publishers: Sequence[Publisher]) -> list[str]:
+    """One line for each publisher whose attestations cannot be verified, and why."""
+    return [
+        f"[[publisher]] number {number} verifies no attestations: {reason}"
+        for number, publisher in enumerate(publishers, 1)
+        if (reason := _find_reason(publisher))
+    ]
+
+
+def _find_reason(publisher: Publisher) -> str | None:
     issuer = _ISSUERS.get(publisher.issuer)
     if issuer is None:
+        return f"the issuer is none of {', '.join(_ISSUERS)}"
+    claims = {name for name, _ in publisher.claims}
+    if missing := issuer.required.keys() - claims:
+        return f"the claim {min(missing)!r} is missing"
+    if unknown := claims - issuer.required.keys() - issuer.optional.keys() - issuer.uncertified:
+        return f"the claim {min(unknown)!r} cannot be proved by a certificate"
+    return None
+
+
+def _read_speaker(publisher: Publisher) -> _Speaker | None:
+    """None where no attestation can prove what the publisher's claims demand, but for those that no certificate has."""
+    if _find_reason(publisher):
         return None
+    issuer = _ISSUERS[publisher.issuer]
     claims = dict(publisher.claims)
     known = {**issuer.required, **issuer.optional}
-    if not issuer.required.keys() <= claims.keys() <= known.keys() | issuer.uncertified:
-        return None
     return _Speaker(issuer.kind, tuple((known[claim], claims[claim]) for claim in known if claim in claims))
 
 
@@ -182,7 +204,7 @@ def _read_attestation(number: int, attestation: _Attestation, content: bytes) ->
     _decode_base64(number, "certificate", attestation.verification_material.certificate)
     _decode_base64(number, "signature", attestation.envelope.signature)
     payload = _decode_base64(number, "statement", attestation.envelope.statement)
-    return _Read(content, payload)
+    return _Read(content, payload, len(attestation.verification_material.transparency_entries))
 
 
 def _read_statement(number: int, attestation: _Read) -> _Statement:
@@ -201,6 +223,13 @@ def _decode_base64(number: int, name: str, text: str) -> bytes:
     if not content:
         raise _fault(f"the {name} of number {number} is not base64")
     return content
+
+
+def _check_entries(attestations: Sequence[_Read]) -> None:
+    """Only the first entry of the log is verified, so nothing else may be shown."""
+    for number, attestation in enumerate(attestations, 1):
+        if attestation.entries != 1:
+            raise _fault(f"number {number} has {attestation.entries} transparency entries, not one")
 
 
 def _check_statements(statements: Sequence[_Statement], parsed: ParsedFilename, sha256: str) -> None:

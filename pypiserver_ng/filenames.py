@@ -7,6 +7,7 @@ already lie in a served directory. Takes text and returns values; knows no file,
 filename parsers alone: the canonical name is rebuilt from the parts and has to equal what was given.
 """
 
+import functools
 import re
 from collections.abc import Iterable
 
@@ -51,23 +52,32 @@ def canonical_version(text: str) -> str | None:
     return None
 
 
+@functools.lru_cache(maxsize=8192)
+def _read_version(text: str) -> Version | None:
+    # No filename holds a longer one, and strangers ask for any.
+    if len(text) > MAX_LENGTH:
+        return None
+    try:
+        return Version(text)
+    except ValueError:
+        return None
+
+
 def sort_key(version: str) -> tuple[bool, Version, str]:
     """Orders version texts as PEP 440 does; what PEP 440 cannot read comes first, by its text."""
-    try:
-        return True, Version(version), version
-    except ValueError:
-        return False, _LOWEST, version
+    read = _read_version(version)
+    return read is not None, read or _LOWEST, version
 
 
 def is_same_version(one: str, other: str) -> bool:
     """Whether two texts are the same version: by PEP 440 where it can read both, else letter by letter."""
-    (readable, version, _), (other_readable, other_version, _) = sort_key(one), sort_key(other)
-    return one == other or (readable and other_readable and version == other_version)
+    read = _read_version(one)
+    return one == other or (read is not None and read == _read_version(other))
 
 
 def release_key(version: str) -> str:
     """One text for all spellings of a version, so that 1 and 1.0 are one release."""
-    return canonicalize_version(version)
+    return canonicalize_version(version) if _read_version(version) else version
 
 
 def newest_version(versions: Iterable[str]) -> str:
@@ -155,7 +165,13 @@ def parse_found(filename: str) -> ParsedFilename | None:
     Takes what pypiserver takes. The version is in its PEP 440 spelling where it has one, otherwise as it stands
     in the filename, and empty where the filename has none. A signature has the name and version of the file it signs.
     """
-    if not filename.isprintable() or filename.startswith(".") or "/" in filename or "\\" in filename:
+    if (
+        len(filename) > MAX_LENGTH
+        or not filename.isprintable()
+        or filename.startswith(".")
+        or "/" in filename
+        or "\\" in filename
+    ):
         return None
     if filename[-4:].lower() == ".asc":
         signed = parse_found(filename[:-4])

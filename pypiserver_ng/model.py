@@ -170,6 +170,7 @@ class Found:
     version: str
     summary: str | None
     upload_time: datetime
+    yanked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

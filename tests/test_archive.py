@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pypiserver_ng.archive import Found
+from pypiserver_ng.archive.found import Found
 from pypiserver_ng.errors import Invalid
 from tests.tools.inspections import find, inspect
 from tests.tools.raw_archives import Member, add_zip64_end, deflate, make_zip, put_before, seal, zip_of
@@ -146,6 +146,10 @@ BAD_WHEELS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a gap before the directory": (lambda: make_wheel(gap=b"hidden"), "no member"),
     "a gap before a member": (lambda: make_wheel(Member(b"demo/w"), Member(b"demo/x", before=b"hidden")), "no member"),
     "a member twice": (lambda: make_wheel(Member(b"demo/x"), Member(b"demo/x")), "twice"),
+    "a file that is a directory too": (
+        lambda: make_wheel(Member(b"demo/x"), Member(b"demo/x/y/z")),
+        "'demo/x' as a file and as a directory",
+    ),
     "overlapping members": (lambda: make_wheel(Member(b"demo/w"), Member(b"demo/x", central={"offset": 0})), "two"),
     "another name in the local header": (
         lambda: make_wheel(Member(b"demo/x", local={"name": b"demo/y"})),
@@ -196,7 +200,11 @@ BAD_WHEELS: dict[str, tuple[Callable[[], bytes], str]] = {
     "an extra field cut short": (lambda: make_wheel(Member(b"demo/x", extra=b"\0")), "extra field"),
     "more members than any wheel has": (
         lambda: add_zip64_end(make_wheel(here=0xFFFF, total=0xFFFF), here=200_000, total=200_000),
-        "more than 100000 members",
+        "more than 50000 members",
+    ),
+    "a directory beyond all measure": (
+        lambda: make_wheel(*(Member(b"demo/%d" % number + b"n" * 60_000) for number in range(140))),
+        "directory is larger than 8 MiB",
     ),
     "a zip64 field that contradicts": (
         lambda: make_wheel(Member(b"demo/x", b"x", extra=struct.pack("<2HQ", 1, 8, 9))),
@@ -239,6 +247,8 @@ BAD_WHEELS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a RECORD with a weak hash": (lambda: wheel_with_record(b"sha256=", b"md5="), "not permitted"),
     "a RECORD with two rows for a file": (lambda: wheel_with_record(b"demo/", b"demo/__init__.py,,\ndemo/"), "twice"),
     "a RECORD that is no table": (lambda: wheel_with_record(b"demo/", b"x\ndemo/"), "malformed"),
+    "a RECORD with a line beyond all measure": (lambda: wheel_with_record(b"demo/", b"," * 10_000), "malformed"),
+    "a RECORD with a name over two lines": (lambda: wheel_with_record(b"demo/", b'"de\nmo",,\ndemo/'), "malformed"),
     "a RECORD that is not UTF-8": (lambda: wheel_with_record(b"demo/", b"\xff"), "malformed"),
     "METADATA that is a link": (
         lambda: make_zip(
@@ -320,11 +330,11 @@ FOUND = {
     ),
     "a bomb for metadata": (
         WHEEL,
-        zip_of({f"{INFO}/METADATA": bytes(17 * 2**20)}),
+        zip_of({f"{INFO}/METADATA": bytes(5 * 2**20)}),
         Found(
             None,
             complete=True,
-            problem="The archive has a member larger than 16 MiB: 'demo-1.0.dist-info/METADATA'",
+            problem="The archive has a member larger than 4 MiB: 'demo-1.0.dist-info/METADATA'",
         ),
     ),
     "an encrypted METADATA": (

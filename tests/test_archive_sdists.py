@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pypiserver_ng.archive import Found
 from pypiserver_ng.archive import found as found_archives
+from pypiserver_ng.archive.found import Found
 from pypiserver_ng.errors import Invalid
 from tests.tools.inspections import find, inspect
 from tests.tools.raw_archives import Member, block, entry, make_zip, pax, zip_of
@@ -70,6 +70,7 @@ GOOD: dict[str, tuple[str, bytes]] = {
         ),
     ),
     "a global comment": (SDIST, gzip.compress(pax(b"g", comment=b"1" * 40) + PKG_INFO + ZEROS)),
+    "a directory twice": (SDIST, make_sdist(entry(b"demo-1.0/a/", kind=b"5"), entry(b"demo-1.0/a", kind=b"5"))),
     "dots before the names": (SDIST, gzip.compress(entry(b"./demo-1.0/PKG-INFO", METADATA) + ZEROS)),
     "links inside": (
         SDIST,
@@ -204,6 +205,25 @@ BAD_SDISTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "another project": (lambda: gzip.compress(entry(b"x-1.0/PKG-INFO", METADATA) + ZEROS), "agree with its filename"),
     "another version": (lambda: gzip.compress(entry(b"demo-2/PKG-INFO", METADATA) + ZEROS), "agree with its filename"),
     "no PKG-INFO": (lambda: gzip.compress(entry(b"demo-1.0/setup.py") + ZEROS), "no demo-1.0/PKG-INFO"),
+    "a file twice": (lambda: make_sdist(entry(b"demo-1.0/x"), entry(b"demo-1.0/x")), "'demo-1.0/x' twice"),
+    "a file and a link of one name": (
+        lambda: make_sdist(entry(b"demo-1.0/x"), entry(b"demo-1.0/x", kind=b"2", target=b"y")),
+        "'demo-1.0/x' twice",
+    ),
+    "a file that is a directory too": (
+        lambda: make_sdist(entry(b"demo-1.0/x"), entry(b"demo-1.0/x/y")),
+        "'demo-1.0/x' as a file and as a directory",
+    ),
+    "a directory that was a file": (
+        lambda: make_sdist(entry(b"demo-1.0/x"), entry(b"demo-1.0/x", kind=b"5")),
+        "'demo-1.0/x' as a file and as a directory",
+    ),
+    "links without end": (
+        lambda: make_sdist(
+            *(pax(path=b"demo-1.0/%04000d" % i) + entry(b"x", kind=b"2", target=b"y") for i in range(600))
+        ),
+        "names of directories and links",
+    ),
     "PKG-INFO twice": (lambda: make_sdist(PKG_INFO), "twice"),
     "PKG-INFO that is a link": (
         lambda: gzip.compress(entry(b"demo-1.0/PKG-INFO", kind=b"2", target=b"x") + ZEROS),
@@ -211,7 +231,7 @@ BAD_SDISTS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "names without end": (
         lambda: make_sdist(*(pax(path=b"demo-1.0/%04000d/x" % i) + entry(b"x") for i in range(2200))),
-        "directory names are too long",
+        "names of directories and links",
     ),
     "a bomb": (lambda: make_sdist(entry(b"demo-1.0/x", bytes(80 * 2**20))), "unpacks to more than"),
 }
@@ -243,6 +263,11 @@ FOUND = {
         SDIST,
         make_sdist()[:60] + bytes(300),
         Found(None, complete=True, problem="The archive's compressed stream is damaged"),
+    ),
+    "a stream that needs too much memory": (
+        "demo-1.0.tar.xz",
+        lzma.compress(PLAIN, preset=9),
+        Found(None, complete=True, problem="The archive needs more than 40 MiB of memory to be unpacked"),
     ),
     "several streams": (SDIST, gzip.compress(PLAIN[:700]) + gzip.compress(PLAIN[700:]), Found(METADATA, complete=True)),
     "several streams, the last cut short": (SDIST, gzip.compress(PLAIN[:700]) + gzip.compress(PLAIN[700:])[:-1], CUT),

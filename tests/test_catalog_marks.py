@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from pypiserver_ng.errors import Denied, Invalid, NotFound
 from pypiserver_ng.filenames import parse_found
 from pypiserver_ng.model import Digests, File, NormalizedName, Status
 
-NOW = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
 DEMO = NormalizedName("demo")
 CONTENTS = Contents(Digests("a" * 64, "b" * 32, "c" * 64))
 PROVENANCE = b'{"version":1}'
@@ -53,19 +51,19 @@ def read_yanks(catalog: Catalog) -> dict[str, str | None]:
 def test_a_yank_is_of_a_release(catalog: Catalog) -> None:
     """Every file of it, also one that comes later, and no other; however the version is spelled."""
     add(catalog, "demo-1.0.tar.gz", "demo-2.0.tar.gz")
-    catalog.yank(DEMO, "1", "broken")
+    catalog.yank(DEMO, "1", "broken", "alice")
     add(catalog, "demo-1.0-py3-none-any.whl")
     assert read_yanks(catalog) == {"demo-1.0.tar.gz": "broken", "demo-1.0-py3-none-any.whl": "broken"}
-    catalog.yank(DEMO, "1.0.0", None)
+    catalog.yank(DEMO, "1.0.0", None, None)
     assert set(read_yanks(catalog).values()) == {None}
-    catalog.unyank(DEMO, "v1.0")
+    catalog.unyank(DEMO, "v1.0", None)
     assert read_yanks(catalog) == {}
 
 
 def test_a_yank_outlives_a_moved_file(catalog: Catalog) -> None:
     """The row goes when the file does, and another one comes."""
     add(catalog, "demo-1.0.tar.gz")
-    catalog.yank(DEMO, "1.0", "broken")
+    catalog.yank(DEMO, "1.0", "broken", None)
     (row,) = catalog.project_rows(DEMO).known
     catalog.sync([], [row.id])
     moved = replace(presence("demo-1.0.tar.gz"), path="old/demo-1.0.tar.gz")
@@ -75,27 +73,64 @@ def test_a_yank_outlives_a_moved_file(catalog: Catalog) -> None:
 
 
 def test_a_deleted_release_is_not_yanked_when_it_comes_again(catalog: Catalog) -> None:
-    """As long as one of its files is left, it is the same release."""
+    """As long as one of its files is left, it is the same release; and until they are gone from the disk."""
     add(catalog, "demo-1.0.tar.gz", "demo-1.0.zip")
-    catalog.yank(DEMO, "1.0", None)
-    catalog.remove(read_files(catalog)[:1], NOW)
+    catalog.yank(DEMO, "1.0", None, None)
+    catalog.remove(read_files(catalog)[:1], None)
+    catalog.finish_removal(catalog.doomed(), [], None)
     assert list(read_yanks(catalog)) == ["demo-1.0.zip"]
-    catalog.remove(read_files(catalog), NOW)
+    catalog.remove(read_files(catalog), None)
+    (doomed,) = catalog.doomed()
+    catalog.finish_removal([], [doomed], None)
+    add(catalog, "demo-1.0.zip")
+    assert list(read_yanks(catalog)) == ["demo-1.0.zip"]
+    catalog.remove(read_files(catalog), None)
+    catalog.finish_removal(catalog.doomed(), [], None)
+    assert catalog.doomed() == []
     add(catalog, "demo-1.0.zip")
     assert read_yanks(catalog) == {}
+
+
+def test_only_what_was_meant_is_removed(catalog: Catalog) -> None:
+    """Not what another upload put in its place meanwhile."""
+    add(catalog, "demo-1.0.tar.gz")
+    meant = read_files(catalog)
+    catalog.add_upload(
+        presence("demo-1.0.tar.gz"), Contents(Digests("d" * 64, "e" * 32, "f" * 64)), None, overwrite=True
+    )
+    catalog.remove(meant, None)
+    assert [file.digests.sha256 for file in read_files(catalog)] == ["d" * 64]
+    assert (catalog.doomed(), catalog.tombstone("demo-1.0.tar.gz")) == ([], None)
+
+
+def test_a_yank_may_be_taken_back_when_no_file_is_left(catalog: Catalog) -> None:
+    """Somebody moved them away by hand."""
+    add(catalog, "demo-1.0.tar.gz")
+    catalog.yank(DEMO, "1.0", None, None)
+    catalog.sync([], [row.id for row in catalog.project_rows(DEMO).known])
+    assert catalog.unyank(DEMO, "1.0", None)
+    with pytest.raises(NotFound):
+        catalog.unyank(DEMO, "1.0", None)
+
+
+def test_a_yanked_release_is_found_as_such(catalog: Catalog) -> None:
+    """Searches choose another version to show."""
+    add(catalog, "demo-1.0.tar.gz", "demo-2.0.tar.gz")
+    catalog.yank(DEMO, "2", None, None)
+    assert {found.version: found.yanked for found in catalog.search([])} == {"1.0": False, "2.0": True}
 
 
 def test_what_is_not_here_cannot_be_yanked(catalog: Catalog) -> None:
     """The message names what is."""
     with pytest.raises(NotFound, match="demo has no file here"):
-        catalog.yank(DEMO, "1.0", None)
+        catalog.yank(DEMO, "1.0", None, None)
     add(catalog, "demo-1.0.tar.gz", "demo-1.10.tar.gz", "demo-1.9.tar.gz")
     missing = r"demo '3' is not here; its newest versions are 1\.10, 1\.9, 1\.0"
     with pytest.raises(NotFound, match=missing):
-        catalog.yank(DEMO, "3", None)
+        catalog.yank(DEMO, "3", None, None)
     with pytest.raises(NotFound, match=missing):
-        catalog.unyank(DEMO, "3")
-    catalog.unyank(DEMO, "1.0")
+        catalog.unyank(DEMO, "3", None)
+    catalog.unyank(DEMO, "1.0", None)
 
 
 # Statuses.
@@ -104,12 +139,12 @@ def test_what_is_not_here_cannot_be_yanked(catalog: Catalog) -> None:
 def test_a_status_stays_with_the_project(catalog: Catalog) -> None:
     """Also when its last file goes; every change has its serial."""
     add(catalog, "demo-1.0.tar.gz")
-    catalog.set_status(DEMO, Status.DEPRECATED, "use other")
+    catalog.set_status(DEMO, Status.DEPRECATED, "use other", None)
     rows = catalog.project_rows(DEMO)
     assert (rows.serial, rows.status, rows.status_reason) == (2, Status.DEPRECATED, "use other")
-    catalog.remove(read_files(catalog), NOW)
+    catalog.remove(read_files(catalog), None)
     assert catalog.status(DEMO) == (Status.DEPRECATED, "use other")
-    catalog.set_status(DEMO, Status.ACTIVE, None)
+    catalog.set_status(DEMO, Status.ACTIVE, None, None)
     assert catalog.status(DEMO) == (Status.ACTIVE, None)
     assert catalog.changes_since(3)[0].serial == 4
 
@@ -118,7 +153,7 @@ def test_a_status_stays_with_the_project(catalog: Catalog) -> None:
 def test_a_closed_project_takes_no_file(catalog: Catalog, status: Status) -> None:
     """The last look is in the transaction that would record it."""
     add(catalog, "demo-1.0.tar.gz")
-    catalog.set_status(DEMO, status, "moved")
+    catalog.set_status(DEMO, status, "moved", None)
     with pytest.raises(Denied, match=rf"demo is {status} \(moved\)"):
         add(catalog, "demo-2.0.tar.gz")
     assert [file.version for file in read_files(catalog)] == ["1.0"]
@@ -128,8 +163,8 @@ def test_only_a_quarantine_may_come_before_the_project(catalog: Catalog) -> None
     """It keeps a name away; the other markers describe what is here."""
     for status in (Status.ACTIVE, Status.ARCHIVED, Status.DEPRECATED):
         with pytest.raises(NotFound):
-            catalog.set_status(DEMO, status, None)
-    catalog.set_status(DEMO, Status.QUARANTINED, None)
+            catalog.set_status(DEMO, status, None, None)
+    catalog.set_status(DEMO, Status.QUARANTINED, None, None)
     assert [(change.name, change.files, change.status) for change in catalog.changes_since(0)] == [
         (DEMO, 0, Status.QUARANTINED)
     ]
@@ -138,7 +173,7 @@ def test_only_a_quarantine_may_come_before_the_project(catalog: Catalog) -> None
 def test_a_quarantined_project_is_not_found(catalog: Catalog) -> None:
     """Neither by a search nor among the newest."""
     add(catalog, "demo-1.0.tar.gz", "other-1.0.zip")
-    catalog.set_status(DEMO, Status.QUARANTINED, None)
+    catalog.set_status(DEMO, Status.QUARANTINED, None, None)
     assert [found.name for found in catalog.search([])] == [found.name for found in catalog.recent(9)] == ["other"]
 
 
@@ -161,8 +196,16 @@ def test_provenance_may_come_with_the_same_bytes_again(catalog: Catalog) -> None
     """What was verified first stays."""
     add(catalog, "demo-1.0.tar.gz")
     for content in (PROVENANCE, b"{}"):
-        catalog.add_provenance(presence("demo-1.0.tar.gz").parsed, "a" * 64, content)
+        catalog.add_provenance(presence("demo-1.0.tar.gz").parsed, "a" * 64, content, None)
     assert catalog.provenance("demo-1.0.tar.gz", "a" * 64) == PROVENANCE
+
+
+def test_provenance_goes_with_its_file(catalog: Catalog) -> None:
+    """The same bytes that come again without attestations have none."""
+    catalog.add_upload(presence("demo-1.0.tar.gz"), CONTENTS, None, provenance=PROVENANCE)
+    catalog.remove(read_files(catalog), None)
+    add(catalog, "demo-1.0.tar.gz")
+    assert [file.has_provenance for file in read_files(catalog)] == [False]
 
 
 # Older catalogs.
@@ -201,7 +244,7 @@ def test_an_older_catalog_is_brought_to_todays_schema(tmp_path: Path) -> None:
         (file,) = read_files(catalog)
         assert (file.id, file.display_name, file.digests.sha256, file.yanked) == (5, "Demo", "aa", False)
         assert (catalog.serial(), catalog.shared.value, catalog.tombstone("demo-0.1.tar.gz")) == (7, 7, "dd")
-        catalog.yank(DEMO, "1.0", None)
+        catalog.yank(DEMO, "1.0", None, None)
         with catalog._database.reading() as connection:
             assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
     finally:

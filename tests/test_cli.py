@@ -30,8 +30,7 @@ def program(tmp_path: Path, packages: Path, environment: dict[str, str]) -> Prog
     (tmp_path / "latin.toml").write_bytes(b"host = '\xff'\n")
     (tmp_path / "latin.html").write_bytes(b"\xff")
     (tmp_path / "file").write_text("x")
-    (tmp_path / "damaged").mkdir()
-    (tmp_path / "damaged" / "catalog.sqlite").write_bytes(b"x" * 5000)
+    (tmp_path / "closed" / "catalog.sqlite").mkdir(parents=True)
     return Program(tmp_path, environment)
 
 
@@ -72,7 +71,7 @@ BAD_USAGES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("--log-format", "xml"), "json"),
     (("--state-dir", "file"), "--state-dir"),
     (("--state-dir", "~no-such-user-here/x"), "--state-dir"),
-    (("--state-dir", "damaged"), "damaged"),
+    (("--state-dir", "closed"), "closed"),
     (("--host", "no.such.host.invalid"), "no.such.host.invalid"),
     (("--host", "a" * 70), "--host"),
     (("check-config", "--port", "x"), "--port"),

@@ -1,7 +1,10 @@
 """What an index's owner does beside a running server: every surface shows it at once, and it outlives the server."""
 
 import os
-import stat
+import subprocess
+import sys
+import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 
 from tests.tools.distributions import build_wheel, make_sdist, make_wheel
 from tests.tools.program import Program
-from tests.tools.server import OPEN, Serve, Server
+from tests.tools.server import OPEN, Serve, Server, wait_until
 from tests.tools.uploads import upload
 
 JSON = {"accept": "application/vnd.pypi.simple.v1+json"}
@@ -43,6 +46,10 @@ def read_text(server: Server, path: str) -> str:
     return httpx2.get(server.url + path, headers={"accept": "text/html"}).text
 
 
+def list_projects(server: Server) -> list[str]:
+    return [project["name"] for project in httpx2.get(server.simple, headers=JSON).json()["projects"]]
+
+
 def test_yank_and_unyank(serve: Serve, program: Program) -> None:
     """In JSON, HTML, the JSON API and on the project's page, in the next answer and after a restart."""
     server = serve(*CLOSED)
@@ -55,7 +62,8 @@ def test_yank_and_unyank(serve: Serve, program: Program) -> None:
         assert (release["info"]["yanked"], release["info"]["yanked_reason"]) == (True, 'broken <b>&"')
         assert [file["yanked"] for file in release["urls"]] == [True, True]
         assert "Yanked: broken &lt;b&gt;" in read_text(current, "/project/demo/1.0/")
-    act(program, "unyank", "demo", "1.0")
+    assert act(program, "unyank", "demo", "1.0") == "unyanked demo 1.0"
+    assert act(program, "unyank", "demo", "1.0") == "demo 1.0 was not yanked"
     assert not any(file["yanked"] for file in read_page(server)["files"])
 
 
@@ -100,7 +108,9 @@ def test_status(serve: Serve, program: Program, marker: str) -> None:
     assert '<meta name="pypi:project-status-reason" content="use &lt;other&gt;">' in text
     assert f"demo is {marker} (use &lt;other&gt;)" in read_text(server, "/project/demo/")
     assert httpx2.get(f"{server.url}/pypi/demo/json").json()["project-status"]["status"] == marker
+    same = upload(server.url, build_wheel("demo", "2.0"))
     answer = upload(server.url, build_wheel("demo", "3.0"))
+    assert same.status_code == answer.status_code
     if marker == "archived":
         assert (answer.status_code, answer.text) == (403, "demo is archived (use <other>): it takes no uploads\n")
     else:
@@ -115,6 +125,7 @@ def test_quarantine(serve: Serve, program: Program) -> None:
     server = serve(*OPEN, "--fallback-url", "http://127.0.0.1:9/simple/")
     path = "/packages/demo-1.0-py3-none-any.whl"
     assert httpx2.get(server.url + path).status_code == 200
+    assert list_projects(server) == ["demo", "other"]
     act(program, "status", "demo", "quarantined", "--reason", "malware")
     page = read_page(server)
     assert (page["files"], page["versions"]) == ([], [])
@@ -122,7 +133,7 @@ def test_quarantine(serve: Serve, program: Program) -> None:
     for target in (path, f"{path}.metadata"):
         refused = httpx2.get(server.url + target)
         assert (refused.status_code, "demo is quarantined (malware)" in refused.text) == (403, True)
-    assert httpx2.get(server.simple, headers=JSON).json()["projects"] == [{"name": "other"}]
+    assert list_projects(server) == ["other"]
     assert httpx2.get(f"{server.url}/pypi/demo/json").status_code == 404
     assert "quarantined (malware)" in read_text(server, "/project/demo/")
     for target in ("/", "/-/search?q=demo"):
@@ -146,12 +157,16 @@ WRONG = (
     (("yank", "demo", "9"), 1, "demo '9' is not here; its newest versions are 2.0, 1.0"),
     (("yank", "absent", "1.0"), 1, "absent has no file here"),
     (("unyank", "demo", "9"), 1, "'9' is not here"),
-    (("delete", "demo", "9"), 1, "demo (9) is not here"),
+    (("delete", "demo", "9"), 1, "demo '9' is not here"),
     (("status", "absent", "archived"), 1, "absent has no file here"),
     (("yank",), 2, "NAME"),
     (("yank", "demo"), 2, "VERSION"),
     (("yank", "a/b", "1.0"), 2, "'a/b' is not a project name"),
     (("yank", "demo", "1.0", "--reason", "two\nlines"), 2, "one line"),
+    (("yank", "demo", "1.0", "--reason", "x" * 501), 2, "one line"),
+    (("yank", "demo", "1" * 5000), 2, "is not a version"),
+    (("delete", "demo", "1\x1b]0;x\x07"), 2, "is not a version"),
+    (("yank", "demo", "1.0", "--config", "\x1b]0;x\x07"), 2, "cannot read"),
     (("status", "demo", "gone"), 2, "'archived'"),
     (("yank", "demo", "1.0", "missing"), 2, "missing"),
     (("yank", "demo", "1.0", "--port", "1"), 2, "--port"),
@@ -219,13 +234,102 @@ def test_reindex_reads_everything_again(serve: Serve, program: Program, packages
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as somebody else")
-def test_root_acts_as_the_owner_of_the_state(program: Program, packages: Path, tmp_path: Path) -> None:
+def test_root_acts_as_the_owner_of_the_state(environment: dict[str, str]) -> None:
     """Files that root left in it would be closed to the server."""
-    tmp_path.chmod(0o755)
-    for ancestor in list(tmp_path.parents)[:3]:
-        ancestor.chmod(ancestor.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
-    for path in (packages, *packages.iterdir()):
-        os.chown(path, 65534, 65534)
-    act(program, "yank", "demo", "1.0")
-    owners = {path.stat().st_uid for path in (packages / ".pypiserver-ng").rglob("*")}
-    assert owners == {65534}
+    with tempfile.TemporaryDirectory() as home:
+        # Not below the directory of the other tests, which only root may enter.
+        packages = Path(home) / "packages"
+        make_wheel(packages, "demo", "1.0")
+        for path in (Path(home), packages, *packages.iterdir()):
+            os.chown(path, 65534, 65534)
+        done = Program(Path(home), environment).run("yank", "demo", "1.0")
+        assert (done.returncode, done.stdout) == (0, "yanked demo 1.0\n"), done
+        assert "is new" in done.stderr
+        assert {path.stat().st_uid for path in (packages / ".pypiserver-ng").rglob("*")} == {65534}
+
+
+def test_a_command_forgets_nothing_that_it_was_not_told_of(serve: Serve, program: Program, tmp_path: Path) -> None:
+    """It may know fewer directories than the server: what lies in the others is local all the time."""
+    make_wheel(tmp_path / "second", "secret", "1.0")
+    server = serve("second", *OPEN, "--fallback-url", "http://127.0.0.1:9/simple/")
+    assert len(read_page(server, "secret")["files"]) == 1
+    (tmp_path / "alias").symlink_to(tmp_path / "packages")
+    seen: set[int] = set()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            for name in ("secret", "demo"):
+                seen.add(httpx2.get(f"{server.simple}{name}/", follow_redirects=False).status_code)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    act(program, "yank", "demo", "1.0", "packages")
+    act(program, "reindex", "packages")
+    act(program, "unyank", "demo", "1.0", "alias", "--state-dir", "packages/.pypiserver-ng")
+    done.set()
+    watching.join()
+    assert seen == {200}
+
+
+def test_a_new_state_directory_is_named(program: Program) -> None:
+    """The server has another: nobody would see what the command did. To compare with nothing is an error."""
+    done = program.run("status", "demo", "quarantined", "--state-dir", "typo", "packages")
+    assert (done.returncode, done.stderr.startswith("note: typo is new")) == (0, True), done
+    done = program.run("verify", "--state-dir", "other", "packages")
+    assert (done.returncode, "there is no catalog in other" in done.stderr) == (2, True), done
+
+
+def test_a_deletion_that_was_broken_off_is_finished(serve: Serve, program: Program, packages: Path) -> None:
+    """By whoever looks next: half a release never comes back, least of all without its yank."""
+    for number in range(300):
+        make_wheel(packages, "big", "1.0", build=f"{number}")
+    server = serve(*CLOSED)
+    assert len(read_page(server, "big")["files"]) == 300
+    act(program, "yank", "big", "1.0", "--reason", "malware")
+    command = [sys.executable, "-m", "pypiserver_ng", "delete", "big", "1.0"]
+    deleting = subprocess.Popen(command, cwd=program.cwd, env=program.environment, stdout=subprocess.DEVNULL)
+    wait_until(lambda: len(list(packages.glob("big-*"))) < 300, within=30)
+    deleting.kill()
+    deleting.wait()
+    assert httpx2.get(f"{server.simple}big/").status_code == 404
+    wait_until(lambda: not list(packages.glob("big-*")), within=30)
+    assert httpx2.get(f"{server.simple}big/").status_code == 404
+
+
+def test_bytes_that_changed_in_the_directory_are_named(serve: Serve, packages: Path, program: Program) -> None:
+    """In the log when it is noticed, and by `verify` as long as they are not those that were uploaded."""
+    server = serve(*CLOSED)
+    built = build_wheel("fresh", "1.0")
+    assert upload(server.url, built).status_code == 200
+    (packages / built.filename).write_bytes(build_wheel("fresh", "1.0", description="other").content)
+    server.wait_for_log(f"{built.filename} was changed in its directory")
+    wait_until(lambda: read_page(server, "fresh")["files"][0]["hashes"]["sha256"] != built.sha256)
+    done = program.run("verify")
+    assert (done.returncode, f"uploaded as sha256 {built.sha256}" in done.stdout) == (1, True), done
+
+
+def test_the_last_file_of_a_project(serve: Serve, program: Program) -> None:
+    """Whoever deletes it opens the name to the fallback, and is told."""
+    done = program.run("delete", "other", "1.0")
+    assert (done.returncode, done.stdout) == (0, "deleted other-1.0-py3-none-any.whl\n")
+    assert "other has no file here any more" in done.stderr
+
+
+def test_many_files_are_read_again(program: Program, packages: Path) -> None:
+    """More than one transaction takes; those whose bytes changed are named."""
+    for number in range(70):
+        make_wheel(packages, "many", f"1.{number}")
+    assert act_anew(program, "reindex") == "74 files read"
+    path = packages / "many-1.69-py3-none-any.whl"
+    status = path.stat()
+    content = path.read_bytes()
+    path.write_bytes(content[:50] + b"x" + content[51:])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert program.run("reindex").stdout == f"{path.name} has other bytes than before\n74 files read\n"
+
+
+def act_anew(program: Program, *args: str) -> str:
+    done = program.run(*args)
+    assert (done.returncode, done.stderr.startswith("note: packages/.pypiserver-ng is new")) == (0, True), done
+    return done.stdout.strip()

@@ -74,6 +74,7 @@ SAMPLES = {
     "overwrite": ("yes", True),
     "max-upload-size": ("2MiB", 2**21),
     "state-dir": ("state", Path("state")),
+    "workers": ("4", 4),
     "health-endpoint": ("/up", "/up"),
     "server-base-url": ("/pypi/", "/pypi"),
     "trusted-proxy": ("10.0.0.0/8", (ipaddress.ip_network("10.0.0.0/8"),)),

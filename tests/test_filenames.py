@@ -191,6 +191,10 @@ NOT_FOUND = (
     "demo-1.0\udcff.zip",
     "demo-1.0\N{RIGHT-TO-LEFT OVERRIDE}.zip",
     "demo\\x-1.0.zip",
+    # Longer than any file system has them; nobody's parser gets to see them.
+    "a-1.tar.gz" + ".asc" * 2000,
+    "-1." * 20_000 + ".tar.gz",
+    "a-1.0" + "-py3.1" * 10_000 + ".egg",
 )
 
 

@@ -1,6 +1,7 @@
 """Uploads and deletions: all or nothing, whoever races, and names that were used stay used."""
 
 import asyncio
+import errno
 import hashlib
 import os
 from collections.abc import Callable
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from pypiserver_ng.errors import Conflict, Failure, Invalid, NotFound
-from pypiserver_ng.model import ANONYMOUS, NormalizedName
+from pypiserver_ng.errors import Conflict, Denied, Failure, Invalid, NotFound, Unavailable
+from pypiserver_ng.model import ANONYMOUS, NormalizedName, Status
 from tests.tools.distributions import Distribution, build_wheel
 from tests.tools.house import DEMO, IMPOSTOR, NEWER, SDIST, WHEEL, eventually, hash_of, listed, opened, read, run
 
@@ -231,5 +232,82 @@ def test_a_name_that_something_else_has_is_refused(tmp_path: Path, make: Callabl
             with pytest.raises(Conflict, match="no file"):
                 await house.add(WHEEL)
             assert house.left_over() == [WHEEL.filename]
+
+    run(scenario())
+
+
+def test_a_refused_upload_leaves_nothing_while_others_look(packages: Path) -> None:
+    """A scan that comes between the file's name and its row must not take a refused file for one that was copied in."""
+
+    async def scenario() -> None:
+        async with opened(packages) as house:
+            looking = True
+
+            async def look() -> None:
+                while looking:
+                    await house.index._compare(None)
+
+            async def upload(number: int) -> str | None:
+                built = build_wheel("racer", f"1.{number}")
+                try:
+                    await house.add(built)
+                except Denied:
+                    return None
+                return built.filename
+
+            await house.add(build_wheel("racer", "0.1"))
+            looker = asyncio.create_task(look())
+            uploads = [asyncio.create_task(upload(number)) for number in range(40)]
+            await asyncio.sleep(0.05)
+            racer = NormalizedName("racer")
+            await house.index.run(house.catalog.set_status, racer, Status.ARCHIVED, None, None)
+            accepted = {name for name in await asyncio.gather(*uploads) if name}
+            looking = False
+            await looker
+            await house.index._compare(None)
+            assert {file.filename for file in await house.files(racer)} == accepted | {"racer-0.1-py3-none-any.whl"}
+            assert set(house.left_over()) == accepted | {"racer-0.1-py3-none-any.whl"}
+
+    run(scenario())
+
+
+def test_a_deletion_that_fails_leaves_the_release_yanked(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be removed is listed again, as what it was."""
+
+    async def scenario() -> None:
+        async with opened(packages) as house:
+            await house.add(WHEEL)
+            await house.add(SDIST)
+            await house.index.run(house.catalog.yank, DEMO, "1.0", "malware", None)
+            delete = house.index._directory.delete
+
+            def fail(root: str, path: str) -> None:
+                if path.endswith(".whl"):
+                    raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+                delete(root, path)
+
+            monkeypatch.setattr(house.index._directory, "delete", fail)
+            with pytest.raises(Unavailable, match="not everything was deleted"):
+                await house.index.remove(DEMO, "1.0", ANONYMOUS)
+            await listed(house, WHEEL.filename)
+            assert [file.yanked_reason for file in await house.files()] == ["malware"]
+
+    run(scenario())
+
+
+def test_a_file_that_is_not_whole_keeps_its_release(packages: Path) -> None:
+    """Deleting what is there of it would let the rest come back under the same version."""
+
+    async def scenario() -> None:
+        async with opened(packages) as house:
+            await house.add(SDIST)
+            with (packages / WHEEL.filename).open("wb") as writer:
+                writer.write(WHEEL.content)
+                writer.flush()
+                await house.index._compare(None)
+                with pytest.raises(Unavailable, match="still being copied"):
+                    await house.index.remove(DEMO, "1.0", ANONYMOUS)
+            await listed(house, WHEEL.filename, SDIST.filename)
+            assert await house.index.remove(DEMO, "1.0", ANONYMOUS) == 2
 
     run(scenario())

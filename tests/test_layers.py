@@ -10,7 +10,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     # The process's own matters: only the command line knows them, and they know no room.
-    ("app", "server", "logs"),
+    ("app", "server", "workers", "logs"),
     ("web",),
     ("index",),
     ("catalog", "storage", "upstream", "auth"),
@@ -19,7 +19,7 @@ LAYERS = (
     ("errors",),
 )
 RANK = {room: number for number, layer in enumerate(LAYERS) for room in layer}
-ALONE = {"server", "logs"}
+ALONE = {"server", "workers", "logs"}
 
 
 def imported_rooms(source: str) -> set[str]:

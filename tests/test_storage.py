@@ -93,10 +93,17 @@ def test_discarded_scratch_is_gone(directory: Directory, roots: tuple[Path, Path
 
 def test_a_sweep_leaves_what_is_in_use(directory: Directory, roots: tuple[Path, Path], scratch: Scratch) -> None:
     """A process that died left an unlocked file; a living one holds its lock."""
-    code = "import os; os.write(os.open('dead', os.O_CREAT | os.O_WRONLY), b'x')"
+    code = "import os; os.write(os.open('0' * 32, os.O_CREAT | os.O_WRONLY), b'x')"
     subprocess.run([sys.executable, "-c", code], cwd=scratch.path.parent, check=True)
-    Directory(roots, roots[0] / ".state")
-    assert list_scratch(roots) == [scratch.path]
+    (scratch.path.parent / "notes.txt").write_text("somebody else's")
+    with directory.keep_aside(NAME) as kept:
+        assert kept is None
+    (roots[0] / NAME).write_bytes(b"old")
+    with directory.keep_aside(NAME) as kept:
+        Directory(roots, roots[0] / ".state")
+        assert kept is not None
+        assert set(list_scratch(roots)) == {scratch.path, kept, scratch.path.with_name("notes.txt")}
+    assert set(list_scratch(roots)) == {scratch.path, scratch.path.with_name("notes.txt")}
 
 
 # Publishing.
@@ -104,6 +111,7 @@ def test_a_sweep_leaves_what_is_in_use(directory: Directory, roots: tuple[Path, 
 
 def test_what_is_published_is_there(directory: Directory, roots: tuple[Path, Path], scratch: Scratch) -> None:
     """In the first directory, readable as the umask says, and with the facts that a scan sees."""
+    directory.flush(scratch)
     seen = directory.publish(scratch, NAME, overwrite=False)
     path = roots[0] / NAME
     assert path.read_bytes() == b"new"

@@ -1,12 +1,8 @@
-"""Opens an untrusted wheel or sdist within limits; nothing else in the program ever does.
+"""Opens untrusted wheels and sdists, within limits and in processes of their own; nothing else in the program does.
 
-`inspect_upload` is strict, for what someone sends; `inspect_found` is lenient, for what already lies in a directory.
-Nothing is extracted. All limits are counts of bytes and members, not seconds, so that the same file always has the
-same answer; what they allow takes a few seconds, and 20 MiB of memory (100 MiB for a zip of 100,000 members).
-Reading the one file it is given is the room's only I/O; it knows neither catalog nor the metadata's fields.
+The rest of the program knows `inspector`, which asks processes (`child`) over sockets (`wire`). Only those run the
+readers: `uploads` is strict, for what someone sends; `found` is lenient, for what already lies in a directory.
+Nothing is extracted. The readers' limits are counts of bytes and members, so that the same file always has the same
+answer; what they allow takes up to 64 MiB of memory and, on a slow machine, a few seconds. The limits of the
+processes are for what nobody thought of. The room knows neither catalog nor the metadata's fields.
 """
-
-from pypiserver_ng.archive.found import Found, inspect_found
-from pypiserver_ng.archive.uploads import inspect_upload
-
-__all__ = ["Found", "inspect_found", "inspect_upload"]

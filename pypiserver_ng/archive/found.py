@@ -10,8 +10,8 @@ from pypiserver_ng.archive.tree import MAX_METADATA, is_called
 from pypiserver_ng.errors import Invalid
 from pypiserver_ng.model import Kind, ParsedFilename
 
-#: Most bytes that are unpacked to see whether a tar is whole; bz2 and xz unpack ten times slower than gzip.
-_LIMITS = {GZIP: 2 * 2**30, BZIP2: 256 * 2**20, XZ: 256 * 2**20}
+#: Most bytes that are unpacked to see whether a tar is whole: what takes about two seconds.
+_LIMITS = {GZIP: 512 * 2**20, BZIP2: 32 * 2**20, XZ: 128 * 2**20}
 _MAGICS = (
     (re.compile(r"\.(?:whl|egg|zip)\Z", re.IGNORECASE), zips.LOCAL, "a zip archive"),
     (re.compile(r"\.(?:tar\.gz|tgz)\Z", re.IGNORECASE), GZIP, "a gzip archive"),
@@ -44,7 +44,7 @@ def inspect_found(file: BinaryIO, parsed: ParsedFilename) -> Found:
     """Look into an open file, from its beginning, whose name was read by `filenames.parse_found`.
 
     The file is open already, so that what is learnt is of the same bytes that its caller hashes. Quick for zip
-    files, of which the end and the metadata are read; a tar is unpacked once, up to 2 GiB. Installers and signatures
+    files, of which the end and the metadata are read; a tar is unpacked once, up to a limit. Installers and signatures
     are not looked into. Raises OSError where the file cannot be read, and nothing on its content.
     """
     size = file.seek(0, 2)

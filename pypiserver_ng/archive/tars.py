@@ -10,14 +10,15 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 from pypiserver_ng.archive.streams import Stream
-from pypiserver_ng.archive.tree import MAX_MEMBERS
 from pypiserver_ng.errors import Invalid
 
 _BLOCK = 512
 _END = bytes(_BLOCK)
+#: Members and extension headers together: many tools write one of these for each of those.
+_MAX_HEADERS = 100_000
 #: Longest pax or long name header, and all of them together, in bytes.
 _MAX_EXTENSION = 64 * 2**10
-_MAX_EXTENSIONS = 16 * 2**20
+_MAX_EXTENSIONS = 8 * 2**20
 _OCTAL = re.compile(rb"\A *([0-7]*)[ \0]*\Z")
 _PAX_RECORD = re.compile(rb"([1-9][0-9]{0,5}) ([^=]+)=")
 
@@ -92,7 +93,7 @@ def walk(stream: Stream) -> Iterator[Entry]:
     Between two steps the caller may read the member's bytes from the stream.
     """
     extensions = _Extensions()
-    for _ in range(MAX_MEMBERS):
+    for _ in range(_MAX_HEADERS):
         block = stream.read(_BLOCK)
         if len(block) < _BLOCK:
             raise Invalid("The archive is cut short: it has no end-of-archive block")
@@ -107,7 +108,7 @@ def walk(stream: Stream) -> Iterator[Entry]:
         end = stream.position + size + -size % _BLOCK
         yield _read_entry(block, kind, size, extensions.take())
         stream.skip(end - stream.position)
-    raise Invalid(f"The archive has more than {MAX_MEMBERS} members")
+    raise Invalid(f"The archive has more than {_MAX_HEADERS} members")
 
 
 def is_header(block: bytes) -> bool:

@@ -1,20 +1,19 @@
 """What the members of an archive may be called and where links may lead, whatever the archive's format."""
 
 import re
+from itertools import chain
 
 from packaging.version import Version
 
 from pypiserver_ng.errors import Invalid
 from pypiserver_ng.model import ParsedFilename, normalize_name
 
-#: Most members of one archive; the largest known wheels have about 15,000.
-MAX_MEMBERS = 100_000
 #: Largest METADATA or PKG-INFO in bytes.
-MAX_METADATA = 16 * 2**20
+MAX_METADATA = 4 * 2**20
 #: PATH_MAX of the usual systems.
 _MAX_PATH = 4096
-#: All directories' names together, in characters.
-_MAX_NAMES = 8 * 2**20
+#: The names of all directories and links together, in characters; what has to be kept takes up to 4 bytes for each.
+_MAX_NAMES = 2 * 2**20
 #: Characters of a name-version; trying every dash of a longer one would take minutes.
 _LONGEST_NAME = 512
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
@@ -49,26 +48,41 @@ def _is_version(text: str, version: str) -> bool:
 
 
 class Tree:
-    """Takes the members one by one and refuses each that could be written outside of the archive's root.
+    """Takes the members one by one and refuses each that could be written outside of the archive's root, or twice.
 
     With `depth` 1 the root is the one top directory that all members share (an sdist), with 0 the archive itself.
     """
 
     def __init__(self, depth: int) -> None:
         self._depth = depth
+        #: With all that they lie in.
         self._directories: set[str] = set()
+        self._targets: set[str] = set()
         self._links: set[str] = set()
+        # Hashes of the names of files and links: all names could fill the memory.
+        self._files: set[int] = set()
         self._length = 0
         #: The first component of the first member.
         self.top = ""
 
     def add(self, path: str) -> None:
-        """Take a file or a directory (`path` may end in ``/``). Raises Invalid."""
+        """Take a file, or a directory, whose `path` ends in ``/`` and may be there again. Raises Invalid."""
+        directory = self._enter(path)
+        if path.endswith("/"):
+            self._pass_through(path[:-1])
+        elif hash(path) in self._files:
+            raise Invalid(f"The archive has the member {quote(path)} twice")
+        else:
+            self._files.add(hash(path))
+        self._pass_through(directory)
+
+    def _enter(self, path: str) -> str:
+        """The directory that `path` lies in."""
         parts = _split(path)
         self.top = self.top or parts[0]
         if self._depth and parts[0] != self.top:
             raise Invalid(f"The archive has more than one top directory: {quote(self.top)} and {quote(parts[0])}")
-        self._pass_through("/".join(parts[:-1]))
+        return "/".join(parts[:-1])
 
     def add_symlink(self, path: str, target: str) -> None:
         """Take a symbolic link. Raises Invalid.
@@ -76,9 +90,10 @@ class Tree:
         ``..`` is taken at the beginning only: anywhere else it can follow another link to a place that the text
         does not show.
         """
-        self.add(path)
         path = path.removesuffix("/")
+        self.add(path)
         self._links.add(path)
+        self._count(path)
         steps = [part for part in _check_text(target).split("/") if part not in {"", "."}]
         up = 0
         while up < len(steps) and steps[up] == "..":
@@ -90,25 +105,30 @@ class Tree:
     def add_hardlink(self, path: str, target: str) -> None:
         """Take a hard link; `target` is another member. Raises Invalid."""
         self.add(path)
-        self.add(target)
-        self._pass_through(target)
+        self._pass_through(self._enter(target))
+        if target not in self._targets:
+            self._targets.add(target)
+            self._count(target)
 
     def finish(self) -> None:
-        """Raise Invalid if any member lies behind a link."""
-        if not self._links:
-            return
+        """Raise Invalid if any member lies behind a link, or in what is a file."""
+        for name in chain(self._directories, self._targets):
+            if name in self._links:
+                raise Invalid(f"The archive has members behind the link {quote(name)}")
         for directory in self._directories:
-            while directory:
-                if directory in self._links:
-                    raise Invalid(f"The archive has members behind the link {quote(directory)}")
-                directory = directory.rpartition("/")[0]
+            if hash(directory) in self._files:
+                raise Invalid(f"The archive has the member {quote(directory)} as a file and as a directory")
 
     def _pass_through(self, directory: str) -> None:
-        if directory not in self._directories:
+        while directory and directory not in self._directories:
             self._directories.add(directory)
-            self._length += len(directory)
-            if self._length > _MAX_NAMES:
-                raise Invalid("The archive's directory names are too long")
+            self._count(directory)
+            directory = directory.rpartition("/")[0]
+
+    def _count(self, name: str) -> None:
+        self._length += len(name)
+        if self._length > _MAX_NAMES:
+            raise Invalid(f"The archive's names of directories and links have more than {_MAX_NAMES} characters")
 
 
 def _split(path: str) -> list[str]:

@@ -1,6 +1,5 @@
 """An uploaded wheel or sdist is in order in every respect that installers rely on, or refused with the reason."""
 
-from pathlib import Path
 from typing import BinaryIO
 
 from pypiserver_ng.archive import tars, wheels, zips
@@ -13,8 +12,9 @@ from pypiserver_ng.model import Kind, ParsedFilename
 FREE = 64 * 2**20
 #: Beyond that, an archive may not unpack to more than this many times its own size.
 MAX_RATIO = 50
-#: Most bytes a tar may unpack to: it has no directory, so all of it has to be unpacked to see its members.
-MAX_TAR = 2 * 2**30
+#: Most bytes a tar may unpack to: it has no directory, so all of it has to be unpacked to see its members, which
+#: takes about two seconds.
+MAX_TAR = 512 * 2**20
 #: A zip is unpacked whole, and RECORD's hashes are checked, up to this many bytes; beyond, only names are compared.
 MAX_UNPACKED = 256 * 2**20
 
@@ -22,18 +22,17 @@ _TYPE, _UNKNOWN, _DIRECTORY, _FILE, _SYMLINK = 0o170000, 0, 0o040000, 0o100000, 
 _MAX_TARGET = 4096
 
 
-def inspect_upload(path: Path, parsed: ParsedFilename) -> bytes:
+def inspect_upload(file: BinaryIO, parsed: ParsedFilename) -> bytes:
     """The raw METADATA or PKG-INFO of an uploaded file whose name was read by `filenames.parse_upload`.
 
     Raises Invalid with the first thing that is wrong, and OSError where the file cannot be read.
     """
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        if parsed.kind is Kind.WHEEL:
-            return _inspect_wheel(file, size, parsed)
-        if parsed.filename.endswith(".zip"):
-            return _inspect_zip(file, size, parsed)
-        return _inspect_tar(file, size, parsed)
+    size = file.seek(0, 2)
+    if parsed.kind is Kind.WHEEL:
+        return _inspect_wheel(file, size, parsed)
+    if parsed.filename.endswith(".zip"):
+        return _inspect_zip(file, size, parsed)
+    return _inspect_tar(file, size, parsed)
 
 
 def _inspect_wheel(file: BinaryIO, size: int, parsed: ParsedFilename) -> bytes:
@@ -128,6 +127,8 @@ def _add_entry(tree: Tree, entry: tars.Entry) -> None:
         tree.add_symlink(entry.path, entry.target)
     elif entry.type is tars.Type.HARDLINK:
         tree.add_hardlink(entry.path, entry.target)
+    elif entry.type is tars.Type.DIRECTORY:
+        tree.add(entry.path.removesuffix("/") + "/")
     else:
         tree.add(entry.path)
 

@@ -7,7 +7,7 @@ import base64
 import csv
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO, NamedTuple
 
 from pypiserver_ng.archive import zips
@@ -16,13 +16,18 @@ from pypiserver_ng.errors import Invalid
 from pypiserver_ng.model import ParsedFilename
 
 #: Largest RECORD, entry_points.txt and WHEEL in bytes.
-_MAX_RECORD = 16 * 2**20
+_MAX_RECORD = 8 * 2**20
 _MAX_SMALL = 2**20
+#: Most lines of RECORD, twice as many as a zip may have members, and the longest of them in characters.
+_MAX_LINES = 100_000
+_MAX_LINE = 8 * 2**10
 _SUFFIX = ".dist-info"
 #: "RECORD.jws", "RECORD.p7s": signatures of RECORD cannot be recorded in it.
 _UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")
 #: "sha256 or better; specifically, md5, sha1 and sha224 are not permitted".
-_ALGORITHMS = frozenset(("sha256", "sha384", "sha512", "sha3_256", "sha3_384", "sha3_512", "blake2b", "blake2s"))
+_PERMITTED = ("sha256", "sha384", "sha512", "sha3_256", "sha3_384", "sha3_512", "blake2b", "blake2s")
+#: One text for all rows.
+_ALGORITHMS = {name: name for name in _PERMITTED}
 
 
 class Row(NamedTuple):
@@ -50,31 +55,48 @@ def read_record(file: BinaryIO, members: list[zips.Member], dist_info: str) -> d
     for name in ("METADATA", "WHEEL", "RECORD"):
         if f"{dist_info}/{name}" not in files:
             raise Invalid(f"The wheel has no {dist_info}/{name}")
-    record = _parse_record(zips.read(file, files[f"{dist_info}/RECORD"], _MAX_RECORD))
-    unrecorded = {f"{dist_info}/{name}" for name in _UNRECORDED}
+    unrecorded = {f"{dist_info}/{name}": f"{dist_info}/{name}" for name in _UNRECORDED}
+    record = _parse_record(
+        zips.read(file, files[f"{dist_info}/RECORD"], _MAX_RECORD), unrecorded | {name: name for name in files}
+    )
     for name in files:
         if name not in record and name not in unrecorded:
             raise Invalid(f"The wheel's RECORD does not name {quote(name)}")
-    for name in record:
-        if name not in files and name not in unrecorded:
-            raise Invalid(f"The wheel's RECORD names {quote(name)}, which is not there")
     return record
 
 
-def _parse_record(raw: bytes) -> dict[str, Row]:
+def _parse_record(raw: bytes, names: Mapping[str, str]) -> dict[str, Row]:
+    """RECORD by path. Raises Invalid at the first path that is none of `names`: a hostile RECORD may have millions."""
     rows: dict[str, Row] = {}
     try:
-        for columns in csv.reader(io.TextIOWrapper(io.BytesIO(raw), "utf-8", newline="")):
+        for line in _read_lines(raw):
+            # Line by line: no name holds a newline, and one row may not have more columns than a line.
+            columns = next(csv.reader((line,)), None)
             if not columns:
                 continue
             path, digest, size = columns
+            if path not in names:
+                raise Invalid(f"The wheel's RECORD names {quote(path)}, which is not there")
             algorithm, _, value = digest.partition("=")
-            row = Row(algorithm, value.rstrip("="), size)
-            if rows.setdefault(path, row) != row:
+            row = Row(_ALGORITHMS.get(algorithm, algorithm), value.rstrip("="), size)
+            if rows.setdefault(names[path], row) != row:
                 raise Invalid(f"The wheel's RECORD names {quote(path)} twice")
     except (csv.Error, ValueError) as error:
         raise Invalid("The wheel's RECORD is malformed") from error
     return rows
+
+
+def _read_lines(raw: bytes) -> Iterator[str]:
+    """Raises ValueError where a line is too long, or is not UTF-8, or there are too many."""
+    text = io.TextIOWrapper(io.BytesIO(raw), "utf-8", newline="")
+    for _ in range(_MAX_LINES):
+        line = text.readline(_MAX_LINE)
+        if not line:
+            return
+        if len(line) == _MAX_LINE:
+            raise ValueError
+        yield line
+    raise ValueError
 
 
 def check_member(file: BinaryIO, member: zips.Member, row: Row | None) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from pypiserver_ng.archive.streams import Truncated
-from pypiserver_ng.archive.tree import MAX_MEMBERS, quote
+from pypiserver_ng.archive.tree import quote
 from pypiserver_ng.errors import Invalid
 
 LOCAL = b"PK\x03\x04"
@@ -27,7 +27,10 @@ _LOCATOR64_RECORD = struct.Struct("<4sLQL")
 
 #: The end record with the longest comment, and what zip64 puts before it.
 _TAIL = _END_RECORD.size + 0xFFFF + _LOCATOR64_RECORD.size + _END64_RECORD.size
-_MAX_DIRECTORY = 32 * 2**20
+#: The largest known wheels have about 15,000 members; a thousand of them take a MiB of memory.
+_MAX_MEMBERS = 50_000
+#: Length of the central directory in bytes.
+_MAX_DIRECTORY = 8 * 2**20
 _MAX16, _MAX32 = 0xFFFF, 0xFFFF_FFFF
 _ENCRYPTED = 0x0001 | 0x0040 | 0x2000
 _DESCRIPTOR, _UTF8 = 0x0008, 0x0800
@@ -73,8 +76,10 @@ def read_directory(file: BinaryIO, size: int) -> Directory:
     Raises Truncated where no end record is found that fits the file, Invalid where the directory is damaged.
     """
     end = _find_end(file, size)
-    if end.entries > MAX_MEMBERS or end.length > _MAX_DIRECTORY:
-        raise Invalid(f"The archive has more than {MAX_MEMBERS} members")
+    if end.entries > _MAX_MEMBERS:
+        raise Invalid(f"The archive has more than {_MAX_MEMBERS} members")
+    if end.length > _MAX_DIRECTORY:
+        raise Invalid(f"The archive's zip directory is larger than {_MAX_DIRECTORY // 2**20} MiB")
     file.seek(end.start)
     return Directory(_parse_directory(file.read(end.length), end.entries), end.start, end.end, end.comment)
 

@@ -4,19 +4,22 @@ Every write bumps the serial of the projects it touches in its own transaction, 
 the commit. The catalog never touches the files themselves.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, true, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from pypiserver_ng.catalog.database import Database, read_serial
+from pypiserver_ng.catalog.database import Database, Transaction, read_serial
+from pypiserver_ng.catalog.events import ATTEST, DELETE, STATUS, UNYANK, UPLOAD, YANK
 from pypiserver_ng.catalog.rows import (
     NO_MARKS,
     Change,
     Contents,
+    Doomed,
     Known,
     Marks,
     Presence,
@@ -26,15 +29,16 @@ from pypiserver_ng.catalog.rows import (
     from_microseconds,
     presence_values,
     to_known,
-    to_microseconds,
 )
-from pypiserver_ng.catalog.schema import files, mounts, projects, provenances, tombstones, yanks
+from pypiserver_ng.catalog.schema import doomed, files, mounts, projects, provenances, tombstones, uploads, yanks
 from pypiserver_ng.errors import Conflict, Denied, NotFound
 from pypiserver_ng.filenames import is_same_version, release_key, sort_key
 from pypiserver_ng.model import File, Found, NormalizedName, ParsedFilename, Status
 from pypiserver_ng.policy import describe_status
 
-__all__ = ["Catalog", "Change", "Contents", "Known", "Presence", "Rows", "buried_conflict", "closed_denial"]
+__all__ = ["Catalog", "Change", "Contents", "Doomed", "Known", "Presence", "Rows", "buried_conflict", "closed_denial"]
+
+_log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -50,6 +54,10 @@ class Catalog:
 
     def close(self) -> None:
         self._database.close()
+
+    def notice(self) -> None:
+        """Tell everybody of what a process committed that died before it could."""
+        self.shared.advance(self.serial())
 
     # Reading
 
@@ -77,9 +85,21 @@ class Catalog:
     def files_named(self, filename: str) -> list[Known]:
         return self._known(files.c.filename == filename)
 
+    def uploads(self) -> dict[str, set[str]]:
+        """Every filename that was ever uploaded to the digests of the bytes that were."""
+        digests: dict[str, set[str]] = {}
+        with self._reading() as connection:
+            for row in connection.execute(select(uploads.c.filename, uploads.c.sha256)):
+                digests.setdefault(row.filename, set()).add(row.sha256)
+        return digests
+
     def everything(self) -> list[Known]:
         """Every row, by id."""
         return self._known(true())
+
+    def file_at(self, root: str, path: str) -> Known | None:
+        """The row of one path."""
+        return next(iter(self._known((files.c.root == root) & (files.c.path == path))), None)
 
     def unread(self, limit: int) -> list[Known]:
         return self._known(files.c.sha256.is_(None), limit=limit)
@@ -110,7 +130,8 @@ class Catalog:
 
     def provenance(self, filename: str, sha256: str) -> bytes | None:
         """The provenance object of exactly these bytes under this name."""
-        query = select(provenances.c.content).where(_is_provenance(filename, sha256))
+        exact = (provenances.c.filename == filename) & (provenances.c.sha256 == sha256)
+        query = select(provenances.c.content).where(exact)
         with self._reading() as connection:
             return connection.scalar(query)
 
@@ -136,8 +157,16 @@ class Catalog:
         hidden = select(projects.c.name).where(projects.c.status == Status.QUARANTINED)
         query = query.where(files.c.project.not_in(hidden))
         with self._reading() as connection:
+            yanked = {(row.project, row.version) for row in connection.execute(select(yanks))}
             return [
-                Found(NormalizedName(row[0]), row[1], row[2], row[3], from_microseconds(row[4]))
+                Found(
+                    NormalizedName(row.project),
+                    row.display_name,
+                    row.version,
+                    row.summary,
+                    from_microseconds(row.upload_time),
+                    bool(yanked) and (row.project, release_key(row.version)) in yanked,
+                )
                 for row in connection.execute(query)
             ]
 
@@ -149,10 +178,10 @@ class Catalog:
     # Writing
 
     def remember_mounts(self, paths: Iterable[str]) -> None:
-        with self._change() as (connection, _):
-            connection.execute(delete(mounts))
+        with self._change() as change:
+            change.connection.execute(delete(mounts))
             if rows := [{"path": path} for path in paths]:
-                connection.execute(insert(mounts), rows)
+                change.connection.execute(insert(mounts), rows)
 
     def add_upload(
         self,
@@ -168,64 +197,67 @@ class Catalog:
         Raises Conflict when the name was buried with other bytes meanwhile, unless it may be overwritten, and
         Denied when the project was closed meanwhile.
         """
-        name = presence.parsed.name
-        values = presence_values(presence) | contents_values(contents)
+        parsed, sha256 = presence.parsed, contents.digests.sha256
         # The file's own time, so that its page is the same after the catalog was made anew from the directory.
-        values |= {"upload_time": presence.mtime_ns // 1000, "uploaded_by": user}
-        with self._change() as (connection, serial):
-            _, status, reason = _project(connection, name)
+        moment = presence.mtime_ns // 1000
+        values = presence_values(presence) | contents_values(contents) | {"upload_time": moment}
+        with self._change() as change:
+            connection = change.connection
+            _, status, reason = _project(connection, parsed.name)
             if not status.takes_uploads:
-                raise closed_denial(name, status, reason)
-            _touch(connection, serial, {name})
+                raise closed_denial(parsed.name, status, reason)
+            buried = connection.scalar(select(tombstones.c.sha256).where(tombstones.c.filename == parsed.filename))
+            if buried not in {None, sha256} and not overwrite:
+                raise buried_conflict(parsed.filename)
+            _touch(change, {parsed.name})
             connection.execute(_upsert(values), [values])
-            grave = tombstones.c.filename == presence.parsed.filename
-            buried = connection.scalar(select(tombstones.c.sha256).where(grave))
-            if buried not in {None, contents.digests.sha256} and not overwrite:
-                raise buried_conflict(presence.parsed.filename)
-            connection.execute(delete(tombstones).where(grave))
-            if provenance is not None:
-                _keep_provenance(connection, presence.parsed, contents.digests.sha256, provenance)
-            _count(connection, {name})
+            fields = {"version": parsed.version, "filename": parsed.filename, "sha256": sha256}
+            attested = provenance.decode() if provenance is not None else None
+            change.record(UPLOAD, parsed.name, **fields, user=user, upload_time=moment, provenance=attested)
+            _count(connection, {parsed.name})
 
-    def add_provenance(self, parsed: ParsedFilename, sha256: str, content: bytes) -> None:
+    def add_provenance(self, parsed: ParsedFilename, sha256: str, content: bytes, user: str | None) -> None:
         """Record what an upload of bytes that were here already brought."""
-        with self._change() as (connection, serial):
-            _touch(connection, serial, {parsed.name})
-            _keep_provenance(connection, parsed, sha256, content)
+        with self._change() as change:
+            _touch(change, {parsed.name})
+            fields = {"version": parsed.version, "filename": parsed.filename, "sha256": sha256}
+            change.record(ATTEST, parsed.name, **fields, user=user, provenance=content.decode())
 
-    def yank(self, name: NormalizedName, version: str, reason: str | None) -> None:
+    def yank(self, name: NormalizedName, version: str, reason: str | None, user: str | None) -> None:
         """Mark a release, its later files included (PEP 592). Raises NotFound when it has no file."""
-        with self._change() as (connection, serial):
-            _expect_release(connection, name, version)
-            _touch(connection, serial, {name})
-            row = {"project": name, "version": release_key(version), "reason": reason}
-            statement = upsert(yanks).on_conflict_do_update(index_elements=["project", "version"], set_=row)
-            connection.execute(statement, [row])
+        with self._change() as change:
+            _expect_release(change.connection, name, version)
+            _touch(change, {name})
+            change.record(YANK, name, version=version, reason=reason, user=user)
 
-    def unyank(self, name: NormalizedName, version: str) -> None:
-        """Take the mark away; harmless where there is none. Raises NotFound when the release is unknown."""
-        with self._change() as (connection, serial):
-            if not connection.execute(delete(yanks).where(_is_yank(name, version))).rowcount:
-                _expect_release(connection, name, version)
-            _touch(connection, serial, {name})
+    def unyank(self, name: NormalizedName, version: str, user: str | None) -> bool:
+        """Take the mark away; returns whether there was one. Raises NotFound when the release is unknown."""
+        with self._change() as change:
+            if not _is_yanked(change.connection, name, version):
+                _expect_release(change.connection, name, version)
+                return False
+            _touch(change, {name})
+            change.record(UNYANK, name, version=version, user=user)
+            return True
 
-    def set_status(self, name: NormalizedName, status: Status, reason: str | None) -> None:
+    def set_status(self, name: NormalizedName, status: Status, reason: str | None, user: str | None) -> None:
         """Raises NotFound when the project was never here, unless it is to be quarantined before it comes."""
-        with self._change() as (connection, serial):
-            known = connection.scalar(select(projects.c.name).where(projects.c.name == name))
+        with self._change() as change:
+            known = change.connection.scalar(select(projects.c.name).where(projects.c.name == name))
             if known is None and status is not Status.QUARANTINED:
                 raise NotFound(f"{name} has no file here")
-            _touch(connection, serial, {name})
-            values = {"status": status.value, "status_reason": reason}
-            connection.execute(update(projects).where(projects.c.name == name).values(values))
+            _touch(change, {name})
+            change.record(STATUS, name, status=status.value, reason=reason, user=user)
 
     def sync(self, found: Sequence[Presence], gone: Sequence[int]) -> None:
         """One scan's result: files that appeared or changed, and ids of those that vanished."""
         if not found and not gone:
             return
-        with self._change() as (connection, serial):
+        with self._change() as change:
+            connection = change.connection
             touched = {presence.parsed.name for presence in found} | _projects_of(connection, gone)
-            _touch(connection, serial, touched)
+            _touch(change, touched)
+            _warn_of_changes(connection, found)
             if found:
                 rows = [found_values(presence) for presence in found]
                 connection.execute(_upsert(rows[0], if_changed=True), rows)
@@ -235,8 +267,8 @@ class Catalog:
 
     def record(self, results: Sequence[tuple[Known, Contents]], *, again: bool = False) -> None:
         """What reading told of files, unless they changed in between; `again` also replaces what was known."""
-        with self._change() as (connection, serial):
-            _touch(connection, serial, {known.presence.parsed.name for known, _ in results})
+        with self._change() as change:
+            _touch(change, {known.presence.parsed.name for known, _ in results})
             for known, contents in results:
                 unchanged = (
                     (files.c.id == known.id)
@@ -244,26 +276,46 @@ class Catalog:
                     & (files.c.mtime_ns == known.presence.mtime_ns)
                     & (true() if again else files.c.sha256.is_(None))
                 )
-                connection.execute(update(files).where(unchanged).values(contents_values(contents)))
+                values = contents_values(contents) | _upload_time(change.connection, known, contents)
+                change.connection.execute(update(files).where(unchanged).values(values))
 
-    def remove(self, removed: Sequence[File], deleted_at: datetime) -> None:
-        """Forget files and bury their names: other bytes never come back under them."""
+    def remove(self, removed: Sequence[File], user: str | None) -> None:
+        """Forget files and bury their names: other bytes never come back under them.
+
+        They are doomed until `finish_removal` says that they are gone from the disk too.
+        """
         touched = {file.project for file in removed}
-        with self._change() as (connection, serial):
-            _touch(connection, serial, touched)
+        with self._change() as change:
+            connection = change.connection
+            _touch(change, touched)
             for file in removed:
-                connection.execute(delete(files).where(files.c.id == file.id))
-                grave = {
-                    "filename": file.filename,
-                    "sha256": file.digests.sha256,
-                    "deleted_at": to_microseconds(deleted_at),
-                }
-                connection.execute(upsert(tombstones).values(grave).on_conflict_do_nothing())
-            for project, version in {(file.project, file.version) for file in removed}:
-                # A release that is uploaded again after it was deleted is a new one.
-                if version not in _versions(connection, project):
-                    connection.execute(delete(yanks).where(_is_yank(project, version)))
+                same = (files.c.id == file.id) & (files.c.sha256 == file.digests.sha256)
+                if not connection.execute(delete(files).where(same)).rowcount:
+                    continue  # somebody replaced it meanwhile: other bytes were meant
+                row = Doomed(file.root, file.path, file.project, file.version, file.size, file.mtime_ns)
+                connection.execute(upsert(doomed).on_conflict_do_nothing(), [asdict(row)])
+                fields = {"version": file.version, "filename": file.filename, "sha256": file.digests.sha256}
+                change.record(DELETE, file.project, **fields, user=user)
             _count(connection, touched)
+
+    def doomed(self) -> list[Doomed]:
+        """What deletions that did not end have left to do."""
+        with self._reading() as connection:
+            return [Doomed(**row) for row in connection.execute(select(doomed)).mappings()]
+
+    def finish_removal(self, gone: Sequence[Doomed], kept: Sequence[Doomed], user: str | None) -> None:
+        """Files that are gone from the disk, and others that cannot be removed and may be found again."""
+        with self._change() as change:
+            connection = change.connection
+            for file in (*gone, *kept):
+                connection.execute(delete(doomed).where((doomed.c.root == file.root) & (doomed.c.path == file.path)))
+            left = {(file.project, release_key(file.version)) for file in kept}
+            for project, version in sorted({(file.project, file.version) for file in gone}):
+                # A release that is uploaded again after it was deleted whole is a new one.
+                is_whole = version not in _versions(connection, project) and (project, release_key(version)) not in left
+                if is_whole and _is_yanked(connection, project, version):
+                    _touch(change, {project})
+                    change.record(UNYANK, project, version=version, user=user)
 
 
 _SEARCH = select(files.c.project, files.c.display_name, files.c.version, files.c.summary, files.c.upload_time)
@@ -309,18 +361,28 @@ def _expect_release(connection: Connection, name: NormalizedName, version: str) 
         raise NotFound(f"{name} {version[:100]!a} is not here; its newest versions are {newest}")
 
 
-def _is_yank(name: NormalizedName, version: str) -> ColumnElement[bool]:
-    return (yanks.c.project == name) & (yanks.c.version == release_key(version))
+def _is_yanked(connection: Connection, name: NormalizedName, version: str) -> bool:
+    release = (yanks.c.project == name) & (yanks.c.version == release_key(version))
+    return connection.scalar(select(yanks.c.project).where(release)) is not None
 
 
-def _is_provenance(filename: str, sha256: str) -> ColumnElement[bool]:
-    return (provenances.c.filename == filename) & (provenances.c.sha256 == sha256)
+def _warn_of_changes(connection: Connection, found: Sequence[Presence]) -> None:
+    """Name files whose bytes were replaced in the directory: clients may hold the old ones for a year."""
+    columns = (files.c.root, files.c.path, files.c.size, files.c.mtime_ns, files.c.sha256)
+    for batch in _batches(found):
+        here = files.c.path.in_([presence.path for presence in batch])
+        known = {(row.root, row.path): row for row in connection.execute(select(*columns).where(here))}
+        for presence in batch:
+            row = known.get((presence.root, presence.path))
+            if row and row.sha256 and (row.size, row.mtime_ns) != (presence.size, presence.mtime_ns):
+                _log.warning("%s was changed in its directory; it had the sha256 %s", presence.path, row.sha256)
 
 
-def _keep_provenance(connection: Connection, parsed: ParsedFilename, sha256: str, content: bytes) -> None:
-    # What was verified first stays: a repeated upload adds nothing.
-    row = {"filename": parsed.filename, "sha256": sha256, "project": parsed.name, "content": content}
-    connection.execute(upsert(provenances).on_conflict_do_nothing(), [row])
+def _upload_time(connection: Connection, known: Known, contents: Contents) -> dict[str, int]:
+    """Bytes that were uploaded keep their time, whoever moves or touches the file."""
+    same = (uploads.c.filename == known.presence.parsed.filename) & (uploads.c.sha256 == contents.digests.sha256)
+    moment = connection.scalar(select(uploads.c.upload_time).where(same))
+    return {} if moment is None else {"upload_time": moment}
 
 
 def _upsert(columns: Iterable[str], *, if_changed: bool = False) -> Any:
@@ -334,11 +396,11 @@ def _upsert(columns: Iterable[str], *, if_changed: bool = False) -> Any:
     )
 
 
-def _touch(connection: Connection, serial: int, names: Iterable[str]) -> None:
-    rows = [{"name": name, "serial": serial, "files": 0} for name in names]
+def _touch(change: Transaction, names: Iterable[str]) -> None:
+    rows = [{"name": name, "serial": change.serial, "files": 0} for name in names]
     if rows:
-        statement = upsert(projects).on_conflict_do_update(index_elements=["name"], set_={"serial": serial})
-        connection.execute(statement, rows)
+        statement = upsert(projects).on_conflict_do_update(index_elements=["name"], set_={"serial": change.serial})
+        change.connection.execute(statement, rows)
 
 
 def _count(connection: Connection, names: Iterable[str]) -> None:

@@ -1,49 +1,74 @@
-"""One state directory's database: opened, upgraded, read in snapshots, changed in numbered transactions.
+"""One state directory's database: opened, upgraded or made anew, read in snapshots, changed in numbered transactions.
 
-Knows transactions and serials; the questions and changes themselves are the catalog's.
+Knows transactions, serials and the journal; the questions and changes themselves are the catalog's.
 """
 
+import fcntl
 import logging
+import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, Engine, insert, inspect, select, update
+from sqlalchemy import Connection, Engine, insert, inspect, select, text, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
 from pypiserver_ng.catalog import schema
-from pypiserver_ng.catalog.schema import state
+from pypiserver_ng.catalog.events import Event, events_since, last_event, record_event
+from pypiserver_ng.catalog.journal import Journal
+from pypiserver_ng.catalog.rows import to_microseconds
+from pypiserver_ng.catalog.schema import projects, state
 from pypiserver_ng.catalog.serial import SharedSerial
 from pypiserver_ng.catalog.sqlite import create_sqlite_engine
 from pypiserver_ng.errors import Invalid, NoSpace, Unavailable
 
 _log = logging.getLogger(__name__)
 
+#: A counter above this was not counted but damaged.
+_NEVER_REACHED = 2**48
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One change under way."""
+
+    connection: Connection
+    serial: int
+    events: list[Event] = field(default_factory=list)
+
+    def record(self, action: str, project: str, **fields: Any) -> None:
+        """Apply one event, and have it written down when the change is committed."""
+        event = Event(0, to_microseconds(datetime.now(UTC)), action, project, **fields)
+        self.events.append(record_event(self.connection, event))
+
 
 class Database:
-    """Opening raises Invalid when it is damaged, cannot be written, or is from a later version."""
+    """Opening makes it new where it is missing or damaged and nobody else uses it; else raises Invalid."""
 
     def __init__(self, state_dir: Path) -> None:
-        path = state_dir / "catalog.sqlite"
-        self._engine: Engine = create_sqlite_engine(path)
+        self._path = state_dir / "catalog.sqlite"
+        self._engine: Engine = create_sqlite_engine(self._path)
         self.shared = SharedSerial(state_dir / "serial")
-        try:
-            self._prepare()
-        except OperationalError as fault:
-            raise Invalid(f"the catalog {path} cannot be opened or written: {fault.orig}") from None
-        except DatabaseError as fault:
-            raise Invalid(
-                f"the catalog {path} is damaged ({fault.orig}): move it away, and a new one is made from the files; "
-                "only yanks, statuses, provenance and the names of deleted uploads are lost"
-            ) from None
+        self._journal = Journal(state_dir / "journal.jsonl")
         # Waiting here is fair and cheap; waiting in SQLite's busy handler is neither.
         self._writing = threading.Lock()
+        self._users = os.open(state_dir / "catalog.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         self._engine.dispose()
         self.shared.close()
+        self._journal.close()
+        os.close(self._users)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -56,7 +81,7 @@ class Database:
             raise Unavailable("the server's catalog cannot be read just now", retry_after=5) from fault
 
     @contextmanager
-    def change(self) -> Iterator[tuple[Connection, int]]:
+    def change(self) -> Iterator[Transaction]:
         """One transaction and its serial. Raises NoSpace or Unavailable when it cannot be committed."""
         try:
             with self._committed() as change:
@@ -66,26 +91,71 @@ class Database:
             if "full" in _reason(fault):
                 raise NoSpace("no space is left on the server's disk; nothing was stored") from fault
             raise Unavailable("the server's catalog cannot be written just now", retry_after=30) from fault
+        if change.events:
+            self._write_down(must_last=any(event.must_last for event in change.events))
 
     @contextmanager
-    def _committed(self) -> Iterator[tuple[Connection, int]]:
+    def _committed(self) -> Iterator[Transaction]:
         with self._writing:
             with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
                 serial = read_serial(connection) + 1
-                connection.execute(
-                    upsert(state)
-                    .values(key="serial", value=serial)
-                    .on_conflict_do_update(index_elements=["key"], set_={"value": serial})
-                )
-                yield connection, serial
+                _set(connection, "serial", serial)
+                change = Transaction(connection, serial)
+                yield change
             self.shared.advance(serial)
 
-    def _prepare(self) -> None:
-        """Create the tables in a new catalog, bring an older one to today's schema, refuse a later one."""
+    def _write_down(self, *, must_last: bool) -> None:
+        """Bring the journal up to the committed events, other processes' included."""
+        try:
+            self._journal.append(self._events_since, must_last=must_last)
+        except OSError as fault:
+            # They are committed; the next change brings the journal up to them.
+            _log.error("events cannot be written to the journal now: %s", fault.strerror)
+
+    def _events_since(self, number: int) -> list[Event]:
+        with self.reading() as connection:
+            return events_since(connection, number)
+
+    # Opening
+
+    def _open(self) -> None:
+        is_alone = self._try_to_be_alone()
+        try:
+            self._prepare(may_create=is_alone)
+        except OperationalError as fault:
+            raise Invalid(f"the catalog {self._path} cannot be opened or written: {fault.orig}") from None
+        except DatabaseError as fault:
+            if not is_alone:
+                raise Invalid(
+                    f"the catalog {self._path} is damaged ({_reason(fault)}): stop the server that uses it, "
+                    "the next start makes a new one from the files and the journal"
+                ) from None
+            self._set_aside(_reason(fault))
+            self._prepare(may_create=True)
+        if is_alone:
+            self._write_down(must_last=True)
+            fcntl.flock(self._users, fcntl.LOCK_SH)
+
+    def _try_to_be_alone(self) -> bool:
+        """Whether no other process uses the catalog: only then it may be made, repaired or replayed into."""
+        try:
+            fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # Whoever prepares it just now is done when this returns.
+            fcntl.flock(self._users, fcntl.LOCK_SH)
+            return False
+        return True
+
+    def _prepare(self, *, may_create: bool) -> None:
+        """Create the tables, upgrade an older schema, refuse a later one, and catch up with the journal."""
         with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
-            if not inspect(connection).has_table("state"):
+            is_new = not inspect(connection).has_table("state")
+            if is_new and not may_create:
+                raise Invalid(f"the catalog {self._path} was removed under a running server: restart that first")
+            if is_new:
                 schema.metadata.create_all(connection)
                 connection.execute(insert(state), [{"key": "schema", "value": schema.VERSION}])
+            _check(connection)
             found = connection.scalar(select(state.c.value).where(state.c.key == "schema")) or 0
             if not 0 < found <= schema.VERSION:
                 raise Invalid(
@@ -93,12 +163,61 @@ class Database:
                 )
             if found < schema.VERSION:
                 _upgrade(connection, found)
-            # The catalog may be new or restored beside an old counter. Nobody else commits while we hold the lock.
+            if missing := schema.metadata.tables.keys() - set(inspect(connection).get_table_names()):
+                raise DatabaseError("", None, ValueError(f"it has no table {min(missing)}"))
+            if may_create:
+                self._raise_serial(connection)
+                self._replay(connection)
+            # Nobody else commits while we hold the lock.
             self.shared.restart(read_serial(connection))
+
+    def _raise_serial(self, connection: Connection) -> None:
+        """A new or restored database beside the counter of an older one: no serial may stand for two states."""
+        counted = self.shared.value
+        if read_serial(connection) < counted < _NEVER_REACHED:
+            _set(connection, "serial", counted)
+
+    def _replay(self, connection: Connection) -> None:
+        """Apply what the journal has and the database does not: it is new, or older than the journal."""
+        last = last_event(connection)
+        if self._journal.last() <= last:
+            return
+        missing = [event for event in self._journal.read() if event.id > last]
+        serial = read_serial(connection) + 1
+        _set(connection, "serial", serial)
+        for event in missing:
+            record_event(connection, event)
+        for name in {event.project for event in missing}:
+            connection.execute(update(projects).where(projects.c.name == name).values(serial=serial))
+        _log.warning("the catalog took %d events from its journal", len(missing))
+
+    def _set_aside(self, reason: str) -> None:
+        kept = self._path.with_name(f"{self._path.name}.damaged")
+        _log.warning(
+            "the catalog is damaged (%s): a new one is made from the files and the journal, the old one is kept as %s",
+            reason,
+            kept,
+        )
+        self._engine.dispose()
+        self._path.replace(kept)
+        with suppress(FileNotFoundError):
+            self._path.with_name(f"{self._path.name}-journal").unlink()
 
 
 def read_serial(connection: Connection) -> int:
     return connection.scalar(select(state.c.value).where(state.c.key == "serial")) or 0
+
+
+def _set(connection: Connection, key: str, value: int) -> None:
+    statement = upsert(state).on_conflict_do_update(index_elements=["key"], set_={"value": value})
+    connection.execute(statement, [{"key": key, "value": value}])
+
+
+def _check(connection: Connection) -> None:
+    """Raises DatabaseError when the file is not what a catalog was."""
+    problem = connection.scalar(text("PRAGMA quick_check(1)"))
+    if problem != "ok":
+        raise DatabaseError("PRAGMA quick_check", None, ValueError(problem))
 
 
 def _upgrade(connection: Connection, found: int) -> None:
@@ -106,7 +225,7 @@ def _upgrade(connection: Connection, found: int) -> None:
     from pypiserver_ng.catalog.migrations import upgrade  # noqa: PLC0415
 
     upgrade(connection, found)
-    connection.execute(update(state).where(state.c.key == "schema").values(value=schema.VERSION))
+    _set(connection, "schema", schema.VERSION)
 
 
 def _reason(fault: SQLAlchemyError) -> str:

@@ -4,7 +4,10 @@ from collections.abc import Callable
 
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import Column, Connection, LargeBinary, String
+from sqlalchemy import BigInteger, Column, Connection, Integer, LargeBinary, String, text
+
+from pypiserver_ng.catalog.events import DELETE, UPLOAD, Event, record_event
+from pypiserver_ng.filenames import parse_found
 
 
 def upgrade(connection: Connection, found: int) -> None:
@@ -14,11 +17,31 @@ def upgrade(connection: Connection, found: int) -> None:
         step(operations)
 
 
-def _add_yanks_statuses_provenances(operations: Operations) -> None:
+def _add_events(operations: Operations) -> None:
+    """Yanks, statuses, provenance and uploads come by events; what was uploaded and buried before becomes some."""
     operations.add_column("projects", Column("status", String, nullable=False, server_default="active"))
     operations.add_column("projects", Column("status_reason", String))
     operations.drop_column("files", "yanked")
     operations.drop_column("files", "yanked_reason")
+    operations.create_table(
+        "events", Column("id", Integer, primary_key=True), Column("content", LargeBinary, nullable=False)
+    )
+    operations.create_table(
+        "doomed",
+        Column("root", String, primary_key=True),
+        Column("path", String, primary_key=True),
+        Column("project", String, nullable=False),
+        Column("version", String, nullable=False),
+        Column("size", BigInteger, nullable=False),
+        Column("mtime_ns", BigInteger, nullable=False),
+    )
+    operations.create_table(
+        "uploads",
+        Column("filename", String, primary_key=True),
+        Column("sha256", String, primary_key=True),
+        Column("upload_time", BigInteger, nullable=False),
+        Column("user", String),
+    )
     operations.create_table(
         "yanks",
         Column("project", String, primary_key=True),
@@ -32,7 +55,22 @@ def _add_yanks_statuses_provenances(operations: Operations) -> None:
         Column("project", String, nullable=False, index=True),
         Column("content", LargeBinary, nullable=False),
     )
+    _write_history(operations.get_bind())
+    operations.drop_column("files", "uploaded_by")
+
+
+def _write_history(connection: Connection) -> None:
+    uploaded = text("SELECT * FROM files WHERE uploaded_by IS NOT NULL AND sha256 IS NOT NULL ORDER BY id")
+    for row in connection.execute(uploaded).all():
+        fields = {"version": row.version, "filename": row.filename, "sha256": row.sha256, "user": row.uploaded_by}
+        event = Event(0, row.upload_time, UPLOAD, row.project, **fields, upload_time=row.upload_time)
+        record_event(connection, event)
+    for row in connection.execute(text("SELECT * FROM tombstones ORDER BY deleted_at")).all():
+        parsed = parse_found(row.filename)
+        name = parsed.name if parsed else ""
+        event = Event(0, row.deleted_at, DELETE, name, filename=row.filename, sha256=row.sha256)
+        record_event(connection, event)
 
 
 #: The first brings schema 1 to 2, and so on.
-_STEPS: tuple[Callable[[Operations], None], ...] = (_add_yanks_statuses_provenances,)
+_STEPS: tuple[Callable[[Operations], None], ...] = (_add_events,)

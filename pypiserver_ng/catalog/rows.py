@@ -48,6 +48,18 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
+class Doomed:
+    """A file whose deletion began."""
+
+    root: str
+    path: str
+    project: NormalizedName
+    version: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """A project that changed; `files` counts what it has now."""
 

@@ -56,11 +56,46 @@ files = Table(
     Column("metadata_sha256", String),
     # Why the file could not be opened, where it could not.
     Column("problem", String),
-    Column("uploaded_by", String),
     UniqueConstraint("root", "path"),
     Index("files_unread", "id", sqlite_where=Column("sha256", String).is_(None)),
     # What was learnt of one file must never be recorded for another that came after it.
     sqlite_autoincrement=True,
+)
+
+#: Directories that were mounts when they were last looked at.
+mounts = Table("mounts", metadata, Column("path", String, primary_key=True))
+
+#: Files of a deletion that began and has not ended: they are in no other table any more, and perhaps on the disk.
+doomed = Table(
+    "doomed",
+    metadata,
+    Column("root", String, primary_key=True),
+    Column("path", String, primary_key=True),
+    Column("project", String, nullable=False),
+    Column("version", String, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+)
+
+#: Everything that happened and that no file tells of, for ever. See `events`.
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    # As JSON, like its line in the journal.
+    Column("content", LargeBinary, nullable=False),
+)
+
+# The tables below change only by applying events.
+
+#: What is known of bytes that were uploaded, wherever somebody moves them.
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("filename", String, primary_key=True),
+    Column("sha256", String, primary_key=True),
+    Column("upload_time", BigInteger, nullable=False),
+    Column("user", String),
 )
 
 #: Yanked releases (PEP 592). Not on the files: those come and go when somebody moves them.
@@ -82,9 +117,6 @@ provenances = Table(
     Column("project", String, nullable=False, index=True),
     Column("content", LargeBinary, nullable=False),
 )
-
-#: Directories that were mounts when they were last looked at.
-mounts = Table("mounts", metadata, Column("path", String, primary_key=True))
 
 #: Names of deleted uploads; they take no other bytes.
 tombstones = Table(

@@ -39,7 +39,8 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    line = " ".join(message.split())
+    # What was typed may come back in it.
+    line = "".join(char if char.isprintable() else "?" for char in " ".join(message.split()))
     click.echo(f"{PROGRAM}: error: {line}", err=True)
     sys.exit(code)
 

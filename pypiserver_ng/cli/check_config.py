@@ -2,7 +2,7 @@
 
 import click
 
-from pypiserver_ng.cli.options import check_paths, configured
+from pypiserver_ng.cli.options import check_paths, configured, publisher_notices
 from pypiserver_ng.config import Config
 
 
@@ -10,6 +10,8 @@ def _check(config: Config) -> None:
     """Check the configuration and what it names."""
     if not config.default_packages or config.packages[0].exists():
         check_paths(config)
+    for notice in publisher_notices(config):
+        click.echo(notice, err=True)
     click.echo("the configuration is valid")
 
 

@@ -1,6 +1,7 @@
 """What the commands that work on an index have in common: which one, as whom, and how far they are."""
 
 import functools
+import getpass
 import os
 import pwd
 import sys
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pypiserver_ng.cli.options import check_paths, load_config, with_settings
+from pypiserver_ng.cli.options import check_directories, load_config, with_settings
 from pypiserver_ng.config import Config
 from pypiserver_ng.errors import Invalid
 from pypiserver_ng.model import NormalizedName, is_project_name, normalize_name
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _SETTINGS = ("packages", "state-dir")
 _LONGEST_REASON = 500
+_LONGEST_VERSION = 255
 
 
 def curating(*, scan: bool = True) -> Callable[[Callable[..., int | None]], Callable[..., Any]]:
@@ -32,8 +34,8 @@ def curating(*, scan: bool = True) -> Callable[[Callable[..., int | None]], Call
         @functools.wraps(command)
         def with_curator(config: str | None, packages: Any, state_dir: Any, **arguments: Any) -> int | None:
             found = load_config(config, {"packages": packages, "state_dir": state_dir})
-            check_paths(found)
-            with _open(found) as curator:
+            check_directories(found)
+            with _open(found, may_create=scan) as curator:
                 if scan:
                     curator.scan()
                 return command(curator, **arguments)
@@ -44,15 +46,22 @@ def curating(*, scan: bool = True) -> Callable[[Callable[..., int | None]], Call
 
 
 @contextmanager
-def _open(config: Config) -> Iterator["Curator"]:
+def _open(config: Config, *, may_create: bool) -> Iterator["Curator"]:
     from pypiserver_ng.app import open_curator
     from pypiserver_ng.logs import configure_logs
 
     configure_logs(verbosity=0, stream="stderr", file=None, style="text")
+    note = ""
     try:
         _become_owner(config)
+        if not (config.state_dir / "catalog.sqlite").exists():
+            if not may_create:
+                raise Invalid(f"there is no catalog in {config.state_dir}: name the server's directories")
+            note = f"note: {config.state_dir} is new; a server with another --state-dir sees nothing of this"
         with open_curator(config) as curator:
             yield curator
+        if note:
+            click.echo(note, err=True)
     except OSError as fault:
         raise Invalid(f"cannot use {fault.filename or config.state_dir}: {fault.strerror}; see --state-dir") from None
 
@@ -77,11 +86,33 @@ def _become_owner(config: Config) -> None:
     os.setuid(owner.st_uid)
 
 
+def printable(text: str) -> str:
+    """One line for a terminal, whatever somebody called a file."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def current_user() -> str:
+    """Who works at the command line, for the journal."""
+    try:
+        name = os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        name = str(os.getuid())
+    return f"{name} (command line)"
+
+
 def parse_name(_context: click.Context, _parameter: click.Parameter, value: str) -> NormalizedName:
     """The normalized form of a NAME argument."""
     if not is_project_name(value):
-        raise click.BadParameter(f"{value[:100]!r} is not a project name")
+        raise click.BadParameter(f"{value[:100]!a} is not a project name")
     return normalize_name(value)
+
+
+def parse_version(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """A VERSION argument, in any spelling."""
+    text = value.strip()
+    if not text.isprintable() or not 0 < len(text) <= _LONGEST_VERSION:
+        raise click.BadParameter(f"{value[:100]!a} is not a version")
+    return text
 
 
 def parse_reason(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -92,7 +123,7 @@ def parse_reason(_context: click.Context, _parameter: click.Parameter, value: st
 
 
 name_argument = click.argument("name", callback=parse_name, metavar="NAME")
-version_argument = click.argument("version", metavar="VERSION")
+version_argument = click.argument("version", metavar="VERSION", callback=parse_version)
 reason_option = click.option(
     "--reason", metavar="TEXT", help="One sentence for those who meet it.", callback=parse_reason
 )
@@ -100,7 +131,7 @@ reason_option = click.option(
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar of `total` bytes on a terminal, for work that takes longer than a second; else nothing."""
+    """A progress bar of `total` bytes on a terminal; it goes when the work is done. Elsewhere nothing."""
     if not sys.stderr.isatty():
         yield lambda _count: None
         return

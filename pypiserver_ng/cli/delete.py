@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pypiserver_ng.cli.curating import curating, name_argument, version_argument
+from pypiserver_ng.cli.curating import curating, current_user, name_argument, printable, version_argument
 from pypiserver_ng.model import NormalizedName
 
 if TYPE_CHECKING:
@@ -17,5 +17,11 @@ if TYPE_CHECKING:
 @curating()
 def command(curator: "Curator", name: NormalizedName, version: str) -> None:
     """Delete the files of a release. Their names take no other bytes afterwards: upload a new version."""
-    for file in curator.delete(name, version):
-        click.echo(f"deleted {file.path}")
+    for file in curator.delete(name, version, current_user()):
+        click.echo(printable(f"deleted {file.path}"))
+    if not curator.is_here(name):
+        click.echo(
+            f"note: {name} has no file here any more, so the fallback answers for it: --reserve or "
+            f"'status {name} quarantined' keeps it from there",
+            err=True,
+        )

@@ -48,6 +48,25 @@ def load_config(file: str | None, flags: Mapping[str, Any]) -> Config:
 
 def check_paths(config: Config) -> None:
     """Whether what the configuration names can be read. Raises Invalid."""
+    check_directories(config)
+    if config.welcome is not None:
+        _read_text(config.welcome, "home page")
+    if config.passwords is not None:
+        _read_text(config.passwords, "password file (--passwords)", errors="replace")
+
+
+def publisher_notices(config: Config) -> list[str]:
+    """What of the [[publisher]] entries has no effect on uploads."""
+    from pypiserver_ng.attestations import describe_useless, is_available
+
+    notices = [f"WARNING: {line}" for line in describe_useless(config.publishers)]
+    if config.publishers and not is_available():
+        notices.append("WARNING: no attestation is verified or shown: pip install pypi-attestations, then restart")
+    return notices
+
+
+def check_directories(config: Config) -> None:
+    """Whether the package directories can be read. Raises Invalid."""
     for path in config.packages:
         if path.exists() and not path.is_dir():
             raise Invalid(f"the package directory {path} is not a directory: name one")
@@ -57,10 +76,6 @@ def check_paths(config: Config) -> None:
             next(path.iterdir(), None)
         except OSError as fault:
             raise Invalid(f"cannot read the package directory {path}: {fault.strerror}") from None
-    if config.welcome is not None:
-        _read_text(config.welcome, "home page")
-    if config.passwords is not None:
-        _read_text(config.passwords, "password file (--passwords)", errors="replace")
 
 
 def _read_text(path: Path, what: str, *, errors: str = "strict") -> None:

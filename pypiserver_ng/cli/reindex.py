@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pypiserver_ng.cli.curating import curating, progress
+from pypiserver_ng.cli.curating import curating, printable, progress
 
 if TYPE_CHECKING:
     from pypiserver_ng.index.curation import Curator
@@ -15,5 +15,7 @@ if TYPE_CHECKING:
 def command(curator: "Curator") -> None:
     """Read every file again and record what it says. Yanks, statuses and deleted names stay."""
     with progress("reading", curator.size()) as advance:
-        count = curator.reindex(advance)
+        count, changed = curator.reindex(advance)
+    for path in changed:
+        click.echo(printable(f"{path} has other bytes than before"))
     click.echo(f"{count} {'file' if count == 1 else 'files'} read")

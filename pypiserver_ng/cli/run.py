@@ -2,21 +2,25 @@
 
 import contextlib
 import os
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
-from pypiserver_ng.cli.options import PROGRAM, check_paths, configured
+from pypiserver_ng.cli.options import PROGRAM, check_paths, configured, publisher_notices
 from pypiserver_ng.config import Config
 from pypiserver_ng.errors import Invalid
 from pypiserver_ng.model import Action
 
+if TYPE_CHECKING:
+    from pypiserver_ng.app import Application
 
-def _run(config: Config) -> None:
+
+def _run(config: Config) -> int | None:
     """Serve the package directories until SIGTERM or Ctrl-C."""
-    from pypiserver_ng.app import create_app
-    from pypiserver_ng.attestations import is_available
-    from pypiserver_ng.logs import announce, configure_logs
-    from pypiserver_ng.server import open_socket, reachable_address, serve
+    from pypiserver_ng.logs import configure_logs
+    from pypiserver_ng.workers import supervise
 
     if config.default_packages:
         # Where it cannot be made, the next line says so.
@@ -29,29 +33,70 @@ def _run(config: Config) -> None:
         )
     except OSError as fault:
         raise Invalid(f"cannot write the log file {config.log_file}: {fault.strerror}") from None
+    if config.workers == 1:
+        application = _create(config)
+        _serve(config, application, _listen(config), lambda line: click.echo(line, err=True), _say_notices)
+        return None
+    listening = _listen(config)
+
+    def work(report: Callable[[str], None]) -> None:
+        _serve(config, _create(config), listening, report, lambda _config: None)
+
+    def say_ready(line: str) -> None:
+        _say_notices(config)
+        click.echo(line, err=True)
+
+    return supervise(config.workers, work, say_ready)
+
+
+def _create(config: Config) -> "Application":
+    from pypiserver_ng.app import create_app
+
     try:
-        application = create_app(config)
+        return create_app(config)
     except OSError as fault:
         raise Invalid(f"cannot use {fault.filename or config.state_dir}: {fault.strerror}; see --state-dir") from None
     except ValueError as fault:
         raise Invalid(str(fault)) from None
+
+
+def _listen(config: Config) -> socket.socket:
+    from pypiserver_ng.server import open_socket
+
     try:
-        listening = open_socket(config.host, config.port)
+        return open_socket(config.host, config.port)
     except OSError as fault:
         raise Invalid(f"cannot listen on {config.host} port {config.port}: {_reason(fault)}; see --port") from None
     except UnicodeError:
         raise Invalid(f"cannot listen on {config.host!r}: it is not a host name; see --host") from None
-    # Last: what fails above is the only line on stderr.
-    for notice in _notices(config, can_verify=is_available()):
-        announce(notice, config.log_format)
+
+
+def _serve(
+    config: Config,
+    application: "Application",
+    listening: socket.socket,
+    say: Callable[[str], None],
+    say_notices: Callable[[Config], None],
+) -> None:
+    from pypiserver_ng.server import reachable_address, serve
+
+    # Not earlier: where something fails, that is the only line on stderr.
+    say_notices(config)
     url = f"http://{reachable_address(listening)}{config.server_base_url}/simple/"
 
     def say_ready() -> None:
         projects, files = application.index.known_counts()
         # Not of the log: whoever starts the program waits for this line, whatever the log looks like.
-        click.echo(f"ready: {_count(projects, 'project')}, {_count(files, 'file')} at {url}", err=True)
+        say(f"ready: {_count(projects, 'project')}, {_count(files, 'file')} at {url}")
 
     serve(application.asgi, listening, access_log=config.verbose > 0, on_ready=say_ready)
+
+
+def _say_notices(config: Config) -> None:
+    from pypiserver_ng.logs import announce
+
+    for notice in [*_notices(config), *publisher_notices(config)]:
+        announce(notice, config.log_format)
 
 
 def _reason(fault: OSError) -> str:
@@ -59,7 +104,7 @@ def _reason(fault: OSError) -> str:
     return os.strerror(fault.errno) if fault.errno and fault.errno > 0 else str(fault.strerror)
 
 
-def _notices(config: Config, *, can_verify: bool) -> list[str]:
+def _notices(config: Config) -> list[str]:
     """What is open, what is refused, and what was given in vain."""
     notices = []
     if config.inert:
@@ -73,10 +118,6 @@ def _notices(config: Config, *, can_verify: bool) -> list[str]:
         )
     if len(config.fallback_url) > 1:
         notices.append("note: clients are redirected to the first --fallback-url only; the others are not used")
-    if config.publishers and not can_verify:
-        notices.append(
-            "note: attestations of uploads are accepted and not verified: pip install 'pypiserver-ng[attestations]'"
-        )
     if Action.UPDATE not in config.authenticate:
         who = "everyone" if not guarded else f"everyone, though {_list(guarded)} needs credentials"
         notices.append(f"WARNING: uploads and deletions are open to {who}: add update to -a to close them")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pypiserver_ng.cli.curating import curating, name_argument, reason_option
+from pypiserver_ng.cli.curating import curating, current_user, name_argument, reason_option
 from pypiserver_ng.model import NormalizedName, Status
 
 if TYPE_CHECKING:
@@ -22,5 +22,5 @@ def command(curator: "Curator", name: NormalizedName, marker: str, reason: str |
     archived: no uploads. quarantined: no uploads, and no file is offered, also when it has none here.
     deprecated: use something else. active: none of these.
     """
-    curator.set_status(name, Status(marker), reason)
+    curator.set_status(name, Status(marker), reason, current_user())
     click.echo(f"{name} is {marker}")

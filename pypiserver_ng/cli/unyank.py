@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pypiserver_ng.cli.curating import curating, name_argument, version_argument
+from pypiserver_ng.cli.curating import curating, current_user, name_argument, version_argument
 from pypiserver_ng.model import NormalizedName
 
 if TYPE_CHECKING:
@@ -17,5 +17,5 @@ if TYPE_CHECKING:
 @curating()
 def command(curator: "Curator", name: NormalizedName, version: str) -> None:
     """Offer a yanked release again."""
-    curator.unyank(name, version)
-    click.echo(f"{name} {version} is not yanked")
+    was_yanked = curator.unyank(name, version, current_user())
+    click.echo(f"unyanked {name} {version}" if was_yanked else f"{name} {version} was not yanked")

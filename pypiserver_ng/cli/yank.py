@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pypiserver_ng.cli.curating import curating, name_argument, reason_option, version_argument
+from pypiserver_ng.cli.curating import curating, current_user, name_argument, reason_option, version_argument
 from pypiserver_ng.model import NormalizedName
 
 if TYPE_CHECKING:
@@ -18,5 +18,5 @@ if TYPE_CHECKING:
 @curating()
 def command(curator: "Curator", name: NormalizedName, version: str, reason: str | None) -> None:
     """Yank a release: it stays downloadable, but only an exact pin (==) installs it."""
-    curator.yank(name, version, reason)
+    curator.yank(name, version, reason, current_user())
     click.echo(f"yanked {name} {version}")

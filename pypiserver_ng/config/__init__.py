@@ -41,6 +41,8 @@ class Config:
     overwrite: bool = False
     #: Bytes.
     max_upload_size: int = 2**30
+    #: Processes.
+    workers: int = 1
     health_endpoint: str = "/health"
     #: ``""`` or ``/prefix`` without a slash at its end.
     server_base_url: str = ""

@@ -19,6 +19,7 @@ from pypiserver_ng.config.values import (
     parse_size,
     parse_text,
     parse_url,
+    parse_workers,
 )
 
 ENVIRONMENT_PREFIX = "PYPISERVER_NG_"
@@ -145,6 +146,13 @@ SETTINGS: tuple[Setting, ...] = (
         parse_path,
         default_text="<first PACKAGE_DIR>/.pypiserver-ng",
         metavar="DIR",
+    ),
+    Setting(
+        "workers",
+        "Processes that serve the same port.",
+        parse_workers,
+        default="1",
+        metavar="N",
     ),
     Setting("health-endpoint", "Path of the health check.", parse_endpoint, default="/health", metavar="PATH"),
     Setting(

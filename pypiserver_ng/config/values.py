@@ -133,6 +133,12 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
+def parse_workers(text: str) -> int:
+    if not re.fullmatch(r"\d{1,3}", text) or not 1 <= int(text) <= 128:
+        raise Invalid(f"must be a number of processes from 1 to 128, not {text!r}")
+    return int(text)
+
+
 def parse_text(text: str) -> str:
     if not text or "\0" in text:
         raise Invalid("must not be empty")

@@ -7,16 +7,16 @@ answers every surface, and answers follow the catalog's serial: what was acknowl
 import asyncio
 import logging
 import os
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
 from pypiserver_ng import pages
-from pypiserver_ng.archive import inspect_found
+from pypiserver_ng.archive.inspector import Inspector
 from pypiserver_ng.attestations import AttestationVerifier
-from pypiserver_ng.catalog import Catalog
 from pypiserver_ng.errors import Denied, Invalid, NotFound, Unavailable
 from pypiserver_ng.filenames import is_same_version, newest_version, parse_found
 from pypiserver_ng.index.backlog import Backlog
@@ -25,12 +25,12 @@ from pypiserver_ng.index.following import Flights, Following
 from pypiserver_ng.index.intake import Intake
 from pypiserver_ng.index.pagecache import Entry, Key, PageCache
 from pypiserver_ng.index.reading import Reader
-from pypiserver_ng.index.tree import Tree
+from pypiserver_ng.index.store import Store
 from pypiserver_ng.index.watcher import Watcher
 from pypiserver_ng.metadata import CoreMetadata, parse_metadata
 from pypiserver_ng.model import Body, Elsewhere, File, Found, Identity, Kind, NormalizedName, Project, Status, Upload
 from pypiserver_ng.policy import Decision, Origin, Policy, describe_status
-from pypiserver_ng.storage import Directory, MetadataStore, Scratch, mtime_of, translate_os_error
+from pypiserver_ng.storage import Scratch, mtime_of, translate_os_error
 from pypiserver_ng.upstream import Upstream
 
 _log = logging.getLogger(__name__)
@@ -46,28 +46,28 @@ class Index:
 
     def __init__(
         self,
-        catalog: Catalog,
-        directory: Directory,
-        metadata: MetadataStore,
-        tree: Tree,
+        store: Store,
         policy: Policy,
         upstreams: Sequence[Upstream],
         attestations: AttestationVerifier,
+        inspector: Inspector,
         *,
         overwrite: bool,
         private_pages: bool,
     ) -> None:
+        catalog, directory = store.catalog, store.directory
         self._catalog = catalog
         self._directory = directory
-        self._metadata = metadata
+        self._metadata = store.metadata
+        self._tree = store.tree
         self.policy = policy
         self.upstreams = upstreams
         self._private = private_pages
-        self._tree = tree
-        reader = Reader(directory, metadata)
-        self._backlog = Backlog(catalog, reader, metadata, directory.roots)
-        self._curator = Curator(catalog, directory, tree, reader)
-        self._intake = Intake(catalog, directory, metadata, tree.lock, attestations, overwrite=overwrite)
+        self._inspector = inspector
+        reader = Reader(directory, store.metadata, inspector, started=time.time())
+        self._backlog = Backlog(store, reader)
+        self._curator = Curator(store, reader)
+        self._intake = Intake(store, attestations, inspector, overwrite=overwrite)
         self._watcher = Watcher(directory.roots, self._compare)
         self._threads = ThreadPoolExecutor(32, thread_name_prefix="index")
         self._flights = Flights()
@@ -87,6 +87,7 @@ class Index:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.run(self._inspector.close)
         await self.run(self._backlog.stop)
         self._threads.shutdown()
 
@@ -117,7 +118,7 @@ class Index:
             body = await self._flights.join(
                 ("page", name, key, entry.project.serial), lambda: self.run(self._make_body, key, render)
             )
-            entry.keep(key, body)
+        entry.keep(key, body)
         return body
 
     async def root_page(self, key: Key) -> Body:
@@ -163,7 +164,7 @@ class Index:
 
     def known_counts(self) -> tuple[int, int]:
         """As `counts`, as of the last question."""
-        return len(self._following.counts), sum(self._following.counts.values())
+        return len(self._following.names()), sum(self._following.counts.values())
 
     async def search(self, terms: Sequence[str]) -> list[Found]:
         """Local projects whose name or summary holds one of the terms, each in its newest version, by name."""
@@ -173,14 +174,15 @@ class Index:
         rows: dict[NormalizedName, dict[str, Found]] = {}
         for row in self._catalog.search(terms):
             rows.setdefault(row.name, {})[row.version] = row
-        return [versions[newest_version(versions)] for _, versions in sorted(rows.items())]
+        return [_choose_newest(versions) for _, versions in sorted(rows.items())]
 
     async def recent(self, limit: int) -> list[Found]:
         """The projects with the newest files, each once, the newest first."""
         rows = await self.run(self._catalog.recent, limit * 4)
         newest: dict[NormalizedName, Found] = {}
         for row in rows:
-            newest.setdefault(row.name, row)
+            if not row.yanked:
+                newest.setdefault(row.name, row)
         return list(newest.values())[:limit]
 
     async def core_metadata(self, file: File) -> CoreMetadata | None:
@@ -209,13 +211,17 @@ class Index:
             fd = self._directory.open(file.root, file.path)
         except OSError:
             return None
-        with open(fd, "rb") as stream:  # noqa: PTH123 - a descriptor, not a path
-            return inspect_found(stream, parsed).metadata
+        try:
+            return self._inspector.inspect_found(fd, parsed).metadata
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
 
     # Files
 
     async def file(self, path: str) -> File:
-        """The file at ``/packages/<path>``. Raises NotFound."""
+        """The file at ``/packages/<path>``. Raises NotFound, Denied, Unavailable."""
         parsed = parse_found(path.rpartition("/")[2])
         if parsed is not None:
             await self._following.catch_up()
@@ -227,6 +233,8 @@ class Index:
                     raise Denied(f"{status}: none of its files is offered")
                 if file := entry.by_path.get(path):
                     return file
+                if path in entry.unread:
+                    raise Unavailable("the file is still being copied or read", retry_after=1)
         raise NotFound("there is no such file here")
 
     async def open_file(self, path: str) -> tuple[File, int]:
@@ -299,7 +307,7 @@ class Index:
         await self._following.catch_up()
         if name not in self._following.serials:
             raise NotFound(f"{name} ({version}) is not here")
-        files = await self._backlog.run(self._curator.delete, name, version)
+        files = await self._backlog.run(self._curator.delete, name, version, identity.user)
         _log.info("%s removed %s", identity.user or "anyone", ", ".join(file.path for file in files))
         return len(files)
 
@@ -330,9 +338,16 @@ class Index:
 
     async def _compare(self, paths: Sequence[tuple[str, str]] | None) -> None:
         compare = self._tree.scan if paths is None else partial(self._tree.look, paths)
-        if await self.run(compare):
+        # A command or another process may have found what nobody reads yet.
+        if await self.run(compare) or paths is None:
             self._backlog.wake()
 
     async def run(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Blocking work in a thread of the index."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *arguments))
+
+
+def _choose_newest(versions: Mapping[str, Found]) -> Found:
+    """The newest version that is not yanked, if there is one."""
+    offered = [version for version, found in versions.items() if not found.yanked]
+    return versions[newest_version(offered or versions)]

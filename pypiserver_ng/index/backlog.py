@@ -5,15 +5,14 @@ Reading has threads of its own: it may take long, and questions must not wait be
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from pypiserver_ng.catalog import Catalog
 from pypiserver_ng.index.pagecache import Entry, build_entry
 from pypiserver_ng.index.reading import Reader, read_now
+from pypiserver_ng.index.store import Store
 from pypiserver_ng.model import NormalizedName
-from pypiserver_ng.storage import MetadataStore
 
 _log = logging.getLogger(__name__)
 
@@ -23,16 +22,20 @@ _T = TypeVar("_T")
 _BATCH = 64
 #: How often files that are not whole yet are looked at again.
 _PENDING_SECONDS = 0.3
+#: How often a process that does not read in the background asks whether the one that does is gone.
+_SEAT_SECONDS = 1.0
 #: How long to wait after a fault of the disk or of the catalog.
 _FAULT_SECONDS = 2.0
 
 
 class Backlog:
-    def __init__(self, catalog: Catalog, reader: Reader, metadata: MetadataStore, roots: Sequence[str]) -> None:
-        self._catalog = catalog
+    def __init__(self, store: Store, reader: Reader) -> None:
+        self._catalog = store.catalog
+        self._metadata = store.metadata
+        self._roots = store.directory.roots
         self._reader = reader
-        self._metadata = metadata
-        self._roots = roots
+        #: Only one process at a time reads what nobody asked for.
+        self._seat = store.seat
         self._swept = False
         self._asked = ThreadPoolExecutor(4, thread_name_prefix="reading")
         self._background = ThreadPoolExecutor(1, thread_name_prefix="background")
@@ -69,6 +72,8 @@ class Backlog:
     async def read_all(self) -> None:
         """Read, in the background, what nobody asked for yet. Until cancelled."""
         loop = asyncio.get_running_loop()
+        while not self._seat.take():  # noqa: ASYNC110 - nobody tells of a process that died
+            await asyncio.sleep(_SEAT_SECONDS)
         while True:
             await self._has_unread.wait()
             self._has_unread.clear()

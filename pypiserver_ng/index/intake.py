@@ -8,20 +8,18 @@ import hmac
 import logging
 from dataclasses import dataclass
 
-from pypiserver_ng.archive import inspect_upload
+from pypiserver_ng.archive.inspector import Inspector
 from pypiserver_ng.attestations import AttestationVerifier
-from pypiserver_ng.catalog import Catalog, Contents, Presence, buried_conflict, closed_denial
+from pypiserver_ng.catalog import Contents, Presence, buried_conflict, closed_denial
 from pypiserver_ng.errors import Conflict, Failure, Invalid
 from pypiserver_ng.filenames import is_same_version, parse_upload
+from pypiserver_ng.index.store import Store
 from pypiserver_ng.metadata import CoreMetadata, shorten_summary, validate_metadata
 from pypiserver_ng.model import Digests, Identity, Kind, NormalizedName, ParsedFilename, Upload, normalize_name
 from pypiserver_ng.storage import (
-    Directory,
     Exists,
-    MetadataStore,
     Scratch,
     Seen,
-    SharedLock,
     hash_stream,
     translate_os_error,
 )
@@ -43,21 +41,15 @@ class Arrival:
 
 class Intake:
     def __init__(
-        self,
-        catalog: Catalog,
-        directory: Directory,
-        metadata: MetadataStore,
-        lock: SharedLock,
-        attestations: AttestationVerifier,
-        *,
-        overwrite: bool,
+        self, store: Store, attestations: AttestationVerifier, inspector: Inspector, *, overwrite: bool
     ) -> None:
-        self._catalog = catalog
-        self._directory = directory
-        self._metadata = metadata
-        #: The tree's: nobody forgets or finds a file while it is held.
-        self._lock = lock
+        self._catalog = store.catalog
+        self._directory = store.directory
+        self._metadata = store.metadata
+        #: Nobody forgets or finds a file while it is held.
+        self._lock = store.tree.lock
         self._attestations = attestations
+        self._inspector = inspector
         self._overwrite = overwrite
 
     def add(self, upload: Upload, scratch: Scratch, identity: Identity) -> None:
@@ -75,13 +67,19 @@ class Intake:
             provenance = self._attestations.check(upload.attestations, parsed, digests.sha256)
         if self._is_here(parsed.filename, digests):
             if provenance is not None:
-                self._catalog.add_provenance(parsed, digests.sha256, provenance)
+                self._catalog.add_provenance(parsed, digests.sha256, provenance, identity.user)
             return
-        raw = inspect_upload(scratch.path, parsed)
+        raw = self._inspect(scratch, parsed)
         metadata = validate_metadata(raw, parsed)
         arrival = Arrival(parsed, self._describe(digests, parsed, metadata, raw), identity, provenance)
         try:
             self._publish(arrival, scratch)
+        except OSError as fault:
+            raise translate_os_error(fault) from fault
+
+    def _inspect(self, scratch: Scratch, parsed: ParsedFilename) -> bytes:
+        try:
+            return self._inspector.inspect_upload(scratch.path, parsed)
         except OSError as fault:
             raise translate_os_error(fault) from fault
 
@@ -122,34 +120,39 @@ class Intake:
         )
 
     def _publish(self, arrival: Arrival, scratch: Scratch) -> None:
-        if self._overwrite:
-            # One replacement at a time, so that the catalog names the bytes that won.
-            with self._lock:
+        self._directory.flush(scratch)
+        # From its name to its row: a scan in between would take it for a file that somebody copied in.
+        with self._lock:
+            if self._overwrite:
                 self._replace(arrival, scratch)
-            return
-        while True:
-            try:
-                seen = self._directory.publish(scratch, arrival.parsed.filename, overwrite=False)
-            except Exists:
-                if self._join(arrival):
-                    return
-            else:
-                self._record_new(seen, arrival)
                 return
+            while not self._add(arrival, scratch):
+                pass
 
     def _replace(self, arrival: Arrival, scratch: Scratch) -> None:
         filename = arrival.parsed.filename
-        kept = self._directory.keep_aside(filename)
-        try:
+        with self._directory.keep_aside(filename) as kept:
             seen = self._directory.publish(scratch, filename, overwrite=True)
             try:
                 self._record(seen, arrival)
             except Failure:
                 self._directory.put_back(kept, filename)
                 raise
-        finally:
-            if kept is not None:
-                kept.unlink(missing_ok=True)
+
+    def _add(self, arrival: Arrival, scratch: Scratch) -> bool:
+        """False where the name was taken and is free again: try once more."""
+        try:
+            seen = self._directory.publish(scratch, arrival.parsed.filename, overwrite=False)
+        except Exists:
+            return self._join(arrival)
+        try:
+            self._record(seen, arrival)
+        except Failure:
+            # Refused means refused: without its row the file would turn up at the next scan.
+            with contextlib.suppress(OSError):
+                self._directory.delete(seen.root, seen.path)
+            raise
+        return True
 
     def _join(self, arrival: Arrival) -> bool:
         """Take the file that another upload of this name published first, if it has the same bytes.
@@ -158,26 +161,14 @@ class Intake:
         """
         filename = arrival.parsed.filename
         presence = Presence(self._directory.roots[0], filename, arrival.parsed, 0, 0)
-        with self._lock:
-            seen = self._directory.look(presence.root, presence.path)
-            if seen is None:
-                if self._directory.is_taken(filename):
-                    raise Conflict(f"File already exists: {filename} is here, no file; its owner has to move it away")
-                return False
-            _expect_same(filename, self._hash(presence), arrival.contents.digests.sha256)
-            self._record(seen, arrival)
+        seen = self._directory.look(presence.root, presence.path)
+        if seen is None:
+            if self._directory.is_taken(filename):
+                raise Conflict(f"File already exists: {filename} is here, no file; its owner has to move it away")
+            return False
+        _expect_same(filename, self._hash(presence), arrival.contents.digests.sha256)
+        self._record(seen, arrival)
         return True
-
-    def _record_new(self, seen: Seen, arrival: Arrival) -> None:
-        try:
-            self._record(seen, arrival)
-        except Failure:
-            # Refused means refused: without its row the file would turn up at the next scan. Another upload of the
-            # same bytes may have recorded it, though, and was told so.
-            with self._lock, contextlib.suppress(Failure):
-                if not self._catalog.files_named(arrival.parsed.filename):
-                    self._directory.delete(seen.root, seen.path)
-            raise
 
     def _record(self, seen: Seen, arrival: Arrival) -> None:
         presence = Presence(seen.root, seen.path, arrival.parsed, seen.size, seen.mtime_ns)

@@ -16,8 +16,8 @@ Key = tuple[str, ...]
 
 #: Files of all remembered projects together; one costs about a kilobyte.
 _MOST_FILES = 50_000
-#: Bodies of one project: three media types in three codings, and some hosts.
-_MOST_BODIES = 24
+#: Bodies of one project: three media types in three codings, or what clients ask for under a few hosts.
+_MOST_BODIES = 12
 
 
 @dataclass(slots=True)
@@ -25,11 +25,15 @@ class Entry:
     project: Project
     #: Every readable file of the project, also those that another of the same name hides from the page.
     by_path: dict[str, File]
+    #: Paths of files that are here and were not read yet.
+    unread: frozenset[str]
     bodies: dict[Key, Body] = field(default_factory=dict)
 
     has_provenance: bool = False
 
     def keep(self, key: Key, body: Body) -> None:
+        """Remember a body as the one that was asked for last."""
+        self.bodies.pop(key, None)
         # A page with provenance has one body for each host that it is asked under; clients may make hosts up.
         while len(self.bodies) >= _MOST_BODIES:
             self.bodies.pop(next(iter(self.bodies)))
@@ -79,11 +83,11 @@ def build_entry(name: NormalizedName, rows: Rows, roots: Sequence[str]) -> Entry
     listed = [_with_signature(file, by_path) for file in by_filename.values() if not _is_sidecar(file, by_filename)]
     listed.sort(key=lambda file: (sort_key(file.version), file.filename))
     display_name = listed[-1].display_name if listed else name
-    pending = sum(1 for known in rows.known if known.file is None)
+    unread = [known.presence.path for known in rows.known if known.file is None]
     if rows.status is Status.QUARANTINED:
         listed = []
-    project = Project(name, display_name, rows.serial, tuple(listed), rows.status, rows.status_reason, pending)
-    return Entry(project, by_path, has_provenance=any(file.has_provenance for file in listed))
+    project = Project(name, display_name, rows.serial, tuple(listed), rows.status, rows.status_reason, len(unread))
+    return Entry(project, by_path, frozenset(unread), has_provenance=any(file.has_provenance for file in listed))
 
 
 def _is_sidecar(file: File, by_filename: dict[str, File]) -> bool:

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterable
 
-from pypiserver_ng.archive import inspect_found
+from pypiserver_ng.archive.inspector import Inspector
 from pypiserver_ng.catalog import Catalog, Contents, Known, Presence, Rows
 from pypiserver_ng.errors import Failure, Invalid
 from pypiserver_ng.metadata import parse_metadata, shorten_summary
@@ -27,10 +27,12 @@ _RETRY_SECONDS = 0.25
 
 
 class Reader:
-    def __init__(self, directory: Directory, metadata: MetadataStore) -> None:
+    def __init__(self, directory: Directory, metadata: MetadataStore, inspector: Inspector, *, started: float) -> None:
+        #: Whoever wrote before that (seconds since 1970) is gone; a command knows of nobody.
         self._directory = directory
         self._metadata = metadata
-        self._started = time.time()
+        self._inspector = inspector
+        self._started = started
         #: Set once: nothing more is read, so that the threads that read can end.
         self.stopped = False
         # Files that were not whole, by id: when to look at them again (monotonic).
@@ -82,10 +84,9 @@ class Reader:
             # First, because it is cheap, and because bytes may still change behind a file's right end.
             if is_being_written(fd):
                 return None
-            found = inspect_found(stream, presence.parsed)
+            found = self._inspector.inspect_found(fd, presence.parsed)
             if not found.complete and not self._is_abandoned(before):
                 return None
-            stream.seek(0)
             digests = hash_stream(stream, lambda: self.stopped)
             after = os.fstat(fd)
         if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
@@ -96,9 +97,9 @@ class Reader:
         return self._describe(Contents(digests, problem=problem), presence, found.metadata)
 
     def _is_abandoned(self, status: os.stat_result) -> bool:
-        touched = max(status.st_mtime, status.st_ctime)
+        # Not its mtime: copying may set that, to the future too. A ctime in the future is from another clock.
         patience = _ABANDONED_SECONDS if status.st_size else _ABANDONED_EMPTY_SECONDS
-        return touched < self._started or time.time() - touched > patience
+        return status.st_ctime < self._started or abs(time.time() - status.st_ctime) > patience
 
     def _describe(self, contents: Contents, presence: Presence, raw: bytes | None) -> Contents:
         if raw is None:

@@ -4,9 +4,8 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 
-from pypiserver_ng.catalog import Catalog, Presence
+from pypiserver_ng.catalog import Catalog, Doomed, Presence
 from pypiserver_ng.errors import Failure
 from pypiserver_ng.filenames import parse_found
 from pypiserver_ng.model import File, NormalizedName
@@ -28,9 +27,11 @@ def _missing(
 
 
 class Tree:
-    def __init__(self, catalog: Catalog, directory: Directory, lock: SharedLock) -> None:
+    def __init__(self, catalog: Catalog, directory: Directory, lock: SharedLock, *, is_server: bool) -> None:
         self._catalog = catalog
         self._directory = directory
+        #: Only a server knows that a directory is served no longer; a command may have been told of fewer.
+        self._is_server = is_server
         #: Held by whoever forgets a file before removing it, so that no scan finds it again in between.
         self.lock = lock
         #: Projects of files that are here and could not be recorded; they are local all the same.
@@ -40,6 +41,8 @@ class Tree:
 
     def scan(self) -> bool:
         """Compare everything; returns whether anything changed."""
+        self._catalog.notice()
+        self._finish_deletions()
         # Rows first: one that is added while we look is then neither missed nor taken for gone.
         stamps = self._catalog.stamps()
         seen, failed = self._directory.scan()
@@ -56,6 +59,7 @@ class Tree:
 
     def look(self, paths: Sequence[tuple[str, str]]) -> bool:
         """Compare what changed, given as (root, path); everything if a directory came or went."""
+        self._finish_deletions()
         if len(paths) > _MOST_PATHS:
             return self.scan()
         if any(parse_found(path.rpartition("/")[2]) is None and self._is_directory(root, path) for root, path in paths):
@@ -75,17 +79,46 @@ class Tree:
         names = {parsed.name for _, path in gone if (parsed := parse_found(path.rpartition("/")[2]))}
         return any(all(row.id in ids for row in self._catalog.project_rows(name).known) for name in names)
 
-    def forget(self, files: Sequence[File]) -> None:
-        """Delete files and bury their names. Raises OSError; what could not be deleted is known again then."""
+    def forget(self, files: Sequence[File], user: str | None) -> None:
+        """Delete files and bury their names. Raises OSError; what could not be deleted is known again then.
+
+        A crash in between is made good by whoever compares next.
+        """
         with self.lock:
-            self._catalog.remove(files, datetime.now(UTC))
+            self._catalog.remove(files, user)
+            self._delete_doomed(user)
+
+    def _finish_deletions(self) -> None:
+        """Delete what a process that died had begun to delete."""
+        if not self._catalog.doomed():
+            return
+        with self.lock:
             try:
-                for file in files:
+                self._delete_doomed(None)
+            except OSError as fault:
+                _log.warning("a deletion cannot be finished: %s", fault)
+
+    def _delete_doomed(self, user: str | None) -> None:
+        failure: OSError | None = None
+        gone: list[Doomed] = []
+        kept: list[Doomed] = []
+        for file in self._catalog.doomed():
+            if file.root not in self._directory.roots or not self._directory.is_known(file.root, file.path):
+                continue  # its directory is away: whoever sees it again goes on
+            try:
+                seen = self._directory.look(file.root, file.path)
+                # Another file may have taken the place of the one that was meant.
+                if seen and (seen.size, seen.mtime_ns) == (file.size, file.mtime_ns):
                     self._directory.delete(file.root, file.path)
-            except OSError:
-                left = [self._see(file.root, file.path) for file in files]
-                self._catalog.sync([found for file in left if file and (found := self._recheck(file))], [])
-                raise
+                gone.append(file)
+            except OSError as fault:
+                failure = fault
+                kept.append(file)
+        self._catalog.finish_removal(gone, kept, user)
+        if failure is not None:
+            left = [self._see(file.root, file.path) for file in kept]
+            self._catalog.sync([found for file in left if file and (found := self._recheck(file))], [])
+            raise failure
 
     def _apply(
         self,
@@ -100,7 +133,7 @@ class Tree:
             self.unrecorded = frozenset() if is_everything else self.unrecorded
             return False
         with self.lock:
-            found = [presence for file in fresh if (presence := self._recheck(file))]
+            found = self._drop_recorded([presence for file in fresh if (presence := self._recheck(file))])
             vanished = [stamps[key][0] for key in gone if self._is_gone(*key)]
             try:
                 self._catalog.sync(found, vanished)
@@ -112,6 +145,16 @@ class Tree:
         for presence in found:
             _log.info("found %s", presence.path)
         return bool(found or vanished)
+
+    def _drop_recorded(self, found: list[Presence]) -> list[Presence]:
+        """Those that another process, or an upload, did not record meanwhile."""
+        paths = [presence.path for presence in found]
+        known = self._catalog.stamps(paths if len(paths) <= _MOST_PATHS else None) if paths else {}
+        return [
+            presence
+            for presence in found
+            if known.get((presence.root, presence.path), ())[1:] != (presence.size, presence.mtime_ns)
+        ]
 
     def _recheck(self, file: Seen) -> Presence | None:
         """The file as it is at this moment, if it is a distribution."""
@@ -135,7 +178,7 @@ class Tree:
         # A directory that is no longer served is gone with everything in it; one that is served and missing is
         # a share that will come back, and until then nothing of it may be asked from upstream.
         if root not in self._directory.roots:
-            return True
+            return self._is_server
         try:
             return self._directory.is_known(root, path) and self._directory.look(root, path) is None
         except OSError:

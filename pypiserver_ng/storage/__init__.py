@@ -5,7 +5,7 @@ is durable: bytes, then the name, each flushed to the disk.
 """
 
 from pypiserver_ng.storage.directory import Directory, Exists, Seen, is_being_written, mtime_of, translate_os_error
-from pypiserver_ng.storage.lock import SharedLock
+from pypiserver_ng.storage.lock import Seat, SharedLock
 from pypiserver_ng.storage.scratch import Scratch, hash_stream
 from pypiserver_ng.storage.sidecar import MetadataStore, make_private_directory
 
@@ -14,6 +14,7 @@ __all__ = [
     "Exists",
     "MetadataStore",
     "Scratch",
+    "Seat",
     "Seen",
     "SharedLock",
     "hash_stream",

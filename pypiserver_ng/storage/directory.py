@@ -12,13 +12,12 @@ import secrets
 import shutil
 import signal
 import stat
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pypiserver_ng.errors import Failure, NoSpace, Unavailable
-from pypiserver_ng.storage.scratch import Scratch, sweep_scratch
+from pypiserver_ng.storage.scratch import Scratch, kept_from_sweeps, sweep_scratch
 
 _log = logging.getLogger(__name__)
 
@@ -150,14 +149,19 @@ class Directory:
     def new_scratch(self) -> Scratch:
         return Scratch(self._scratch)
 
-    def publish(self, scratch: Scratch, filename: str, *, overwrite: bool) -> Seen:
-        """Give the finished bytes their name in the first directory, durably. Raises Exists, OSError."""
-        root = self.roots[0]
-        target = f"{root}/{filename}"
+    def flush(self, scratch: Scratch) -> None:
+        """Bring the finished bytes to the disk, before they get a name. Raises OSError."""
         with scratch.lock:
             fd = scratch.descriptor()
             os.fchmod(fd, self._mode)
             os.fsync(fd)
+
+    def publish(self, scratch: Scratch, filename: str, *, overwrite: bool) -> Seen:
+        """Give the flushed bytes their name in the first directory, durably. Raises Exists, OSError."""
+        root = self.roots[0]
+        target = f"{root}/{filename}"
+        with scratch.lock:
+            fd = scratch.descriptor()
             if overwrite:
                 scratch.path.replace(target)
             else:
@@ -165,18 +169,21 @@ class Directory:
             _sync_directory(root)
             return _seen(root, filename, os.fstat(fd))
 
-    def keep_aside(self, filename: str) -> Path | None:
+    @contextlib.contextmanager
+    def keep_aside(self, filename: str) -> Iterator[Path | None]:
         """A second name, in scratch, for what has this name in the first directory. Raises OSError."""
         kept = self._scratch / secrets.token_hex(16)
         try:
             os.link(f"{self.roots[0]}/{filename}", kept, follow_symlinks=False)
         except OSError as fault:
             if fault.errno in _GONE:
-                return None
+                yield None
+                return
             if fault.errno not in _NO_LINKS:
                 raise
             shutil.copy2(f"{self.roots[0]}/{filename}", kept, follow_symlinks=False)
-        return kept
+        with kept_from_sweeps(kept):
+            yield kept
 
     def put_back(self, kept: Path | None, filename: str) -> None:
         """Undo a replacement. Raises OSError."""
@@ -284,8 +291,8 @@ def _seen(root: str, path: str, status: os.stat_result) -> Seen:
 
 
 def mtime_of(status: os.stat_result) -> int:
-    """When the file was last written, in nanoseconds since 1970, or the year 2262 if later: what 64 bits hold."""
-    return min(status.st_mtime_ns, 2**63 - 1)
+    """When the file was last written, in nanoseconds since 1970, within what 64 bits hold: from 1970 to 2262."""
+    return min(max(status.st_mtime_ns, 0), 2**63 - 1)
 
 
 def _sync_directory(path: str) -> None:
@@ -308,8 +315,11 @@ def _can_link(scratch: Path, target: Path) -> bool:
     """False only when the two lie on different mounts; other faults show when something is published."""
     probe = target / f".pypiserver-ng-{secrets.token_hex(8)}"
     try:
-        with tempfile.NamedTemporaryFile(dir=scratch) as file:
-            os.link(file.name, probe)
+        file = Scratch(scratch)
+        try:
+            os.link(file.path, probe)
+        finally:
+            file.discard()
         probe.unlink()
     except OSError as fault:
         return fault.errno != errno.EXDEV

@@ -33,3 +33,21 @@ class SharedLock:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+class Seat:
+    """A place for one process at a time; whoever takes it keeps it until it closes or dies."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    def take(self) -> bool:
+        """Whether it is ours, now or already."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        os.close(self._fd)

@@ -5,15 +5,17 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from pypiserver_ng.model import Digests
 
 _BLOCK = 1 << 20
+_OURS = re.compile(r"[0-9a-f]{32}")
 
 
 class Hasher:
@@ -95,10 +97,29 @@ def _create_locked(directory: Path) -> tuple[Path, int]:
         os.close(fd)
 
 
+@contextlib.contextmanager
+def kept_from_sweeps(path: Path) -> Iterator[None]:
+    """Own a file that has a name in scratch, and remove that name in the end."""
+    fd = -1
+    # A link in the place of a file is nothing that a sweep removes.
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        if fd >= 0:
+            os.close(fd)
+
+
 def sweep_scratch(directory: Path) -> int:
     """Remove what dead processes left behind; returns how many files that were."""
     removed = 0
     for path in directory.iterdir():
+        # Whatever else somebody keeps here, or where a link leads to, is not ours.
+        if not _OURS.fullmatch(path.name):
+            continue
         with contextlib.suppress(OSError):
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:

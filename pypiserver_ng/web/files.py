@@ -15,7 +15,7 @@ from pypiserver_ng.auth import Gate
 from pypiserver_ng.index import Index
 from pypiserver_ng.model import Action, File
 from pypiserver_ng.web import http
-from pypiserver_ng.web.ranges import Unsatisfiable, choose_range, is_unmodified_since, may_resume
+from pypiserver_ng.web.ranges import Unsatisfiable, choose_range, is_unmodified_since, may_proceed, may_resume
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +64,9 @@ class FileDownload:
             (b"cache-control", self._cache_control),
             (b"accept-ranges", b"bytes"),
         ]
+        if not may_proceed(http.header(scope, b"if-match"), http.header(scope, b"if-unmodified-since"), etag, mtime):
+            await _send_empty(send, 412, shared)
+            return
         if _is_known(scope, etag, mtime):
             await _send_empty(send, 304, shared)
             return

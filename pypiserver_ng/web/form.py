@@ -35,10 +35,10 @@ _MOST_FIELD = 64 * 1024
 _MOST_ATTESTATIONS = 1024 * 1024
 #: Bytes of everything that is not the file: descriptions of several MB are usual.
 MOST_TEXT = 64 * 1024 * 1024
-_MOST_PARTS = 50_000
+_MOST_PARTS = 20_000
 _MOST_URLENCODED = 1000
-#: Bytes gathered before a thread writes and hashes them.
-_BLOCK = 1 << 20
+#: Bytes gathered before a thread writes and hashes them: as much memory as a client that stalls can hold.
+_BLOCK = 1 << 16
 
 
 class ClientLeft(Exception):  # noqa: N818 - an outcome, not a fault
@@ -75,13 +75,18 @@ async def read_form(
     reader = _Reader(form, boundary, most)
     more = True
     while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientLeft
-        more = message.get("more_body", False)
-        reader.feed(message.get("body", b""))
+        more = await _feed(receive, reader)
         await reader.flush(new_scratch, run, everything=not more)
     reader.finish()
+
+
+async def _feed(receive: Receive, reader: "_Reader") -> bool:
+    """Take what has come; tells if there is more. Nobody keeps the bytes while the client takes its time."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientLeft
+    reader.feed(message.get("body", b""))
+    return bool(message.get("more_body", False))
 
 
 async def _read_urlencoded(receive: Receive, form: Form) -> None:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pypiserver_ng.web.http import header
 
 _HOST = re.compile(r"\A(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?\Z")
-_LOOPBACK = re.compile(r"\Ahttp://(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?/")
+_LOOPBACK = re.compile(r"\Ahttp://(?:localhost|127\.0\.0\.1|\[::1\])(?::\d{1,5})?/", re.IGNORECASE)
 _PREFIX = re.compile(r"\A(?:/[A-Za-z0-9._~-]+)*/?\Z")
 
 

@@ -105,15 +105,15 @@ def _negotiate(accept: bytes | None, query: bytes) -> str | None:
     ranges = _parse_accept(accept.decode("latin-1")) if accept else []
     if not ranges:
         return pages.PLAIN_HTML_TYPE
-    best: tuple[float, int, int] = (0.0, 0, 0)
+    best: tuple[float, bool, int] = (0.0, False, 0)
     chosen = None
     for name, served in _OFFERED.items():
         quality, specificity = _weigh(name, ranges)
         if name in _LATEST and specificity < 3:
             continue  # "latest" is another name of a type, not a type of its own
-        # For a bare */* plain HTML comes first, else the order of MEDIA_TYPES.
+        # For a bare */* plain HTML comes first, else the order of MEDIA_TYPES; what is named beats what is not.
         order = 0 if specificity == 1 and served == pages.PLAIN_HTML_TYPE else 1 + pages.MEDIA_TYPES.index(served)
-        candidate = (quality, specificity, -order)
+        candidate = (quality, specificity > 1, -order)
         if quality > 0 and (chosen is None or candidate > best):
             best, chosen = candidate, served
     return chosen
@@ -123,7 +123,7 @@ def _parse_accept(accept: str) -> list[tuple[str, str, float]]:
     ranges = []
     for part in accept.split(","):
         match = _MEDIA_RANGE.match(part)
-        if match is None:
+        if match is None or (match[1] == "*" and match[2] != "*"):
             continue  # a malformed range is skipped
         parameters = match[3] or ""
         quality = _QUALITY.search(parameters)
@@ -281,7 +281,8 @@ class FailureAnswer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: Headers = [*self._extra, (b"cache-control", b"no-store")]
-        reason = f"{self._title}: {self._message}" if scope["method"] == "POST" else self._title
+        says_more = scope["method"] == "POST" and self._message != self._title
+        reason = f"{self._title}: {self._message}" if says_more else self._title
         content, content_type = self._represent(scope)
         if content_type.startswith(b"text/html"):
             headers += SECURITY

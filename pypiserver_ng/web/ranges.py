@@ -3,7 +3,7 @@
 import re
 from email.utils import parsedate_to_datetime
 
-_RANGE = re.compile(rb"\A\s*bytes\s*=\s*(?:(\d{1,18})\s*-\s*(\d{0,18})|-\s*(\d{1,18}))\s*\Z", re.IGNORECASE)
+_RANGE = re.compile(rb"\A\s*bytes\s*=\s*(?:(\d{1,40})\s*-\s*(\d{0,40})|-\s*(\d{1,40}))\s*\Z", re.IGNORECASE)
 
 
 class Unsatisfiable(Exception):  # noqa: N818 - the specification's word
@@ -37,11 +37,25 @@ def may_resume(if_range: bytes | None, etag: bytes, modified: bytes) -> bool:
     return if_range is None or if_range.strip() in {etag, modified}
 
 
+def may_proceed(if_match: bytes | None, if_unmodified_since: bytes | None, etag: bytes, mtime: int) -> bool:
+    """Whether what the client holds to be true is (RFC 9110, 13.2.2, steps 1 and 2); else the answer is 412."""
+    if if_match is not None:
+        # Strong comparison: a weak tag never matches.
+        return any(tag.strip() in {etag, b"*"} for tag in if_match.split(b","))
+    moment = _read_date(if_unmodified_since)
+    return moment is None or mtime <= moment
+
+
 def is_unmodified_since(if_modified_since: bytes | None, mtime: int) -> bool:
     """Whether the file (seconds since 1970) is not newer than the date; nonsense counts as absent."""
-    if if_modified_since is None:
-        return False
+    moment = _read_date(if_modified_since)
+    return moment is not None and mtime <= moment
+
+
+def _read_date(value: bytes | None) -> float | None:
+    if value is None:
+        return None
     try:
-        return mtime <= parsedate_to_datetime(if_modified_since.decode("ascii")).timestamp()
+        return parsedate_to_datetime(value.decode("ascii")).timestamp()
     except (ValueError, OverflowError, TypeError):
-        return False
+        return None

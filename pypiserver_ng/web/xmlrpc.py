@@ -49,7 +49,7 @@ class XmlRpc:
         await http.send_bytes(send, 200, answer.encode(), b"text/xml; charset=utf-8")
 
     async def _answer(self, body: bytes) -> str:
-        parameters, method = _parse(body)
+        parameters, method = await self._index.run(_parse, body)
         if method != "search":
             raise xmlrpc.client.Fault(_UNKNOWN_METHOD, f"the method {method[:50]!a} is not known here: use search")
         found = await self._index.search(_terms(parameters))

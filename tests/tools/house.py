@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from pypiserver_ng import pages
+from pypiserver_ng.archive.inspector import Inspector
 from pypiserver_ng.attestations import AttestationVerifier
 from pypiserver_ng.catalog import Catalog
 from pypiserver_ng.errors import NotFound, Unavailable
 from pypiserver_ng.index import Index
-from pypiserver_ng.index.tree import Tree
+from pypiserver_ng.index.store import open_store
 from pypiserver_ng.model import ANONYMOUS, File, NormalizedName, Upload
 from pypiserver_ng.policy import Policy
-from pypiserver_ng.storage import Directory, MetadataStore, SharedLock, make_private_directory
 from pypiserver_ng.upstream import Upstream
 from tests.tools.distributions import Distribution, build_sdist, build_wheel
 
@@ -86,28 +86,22 @@ async def opened(
 ) -> AsyncIterator[House]:
     """An index over the directories, started and stopped."""
     state = state or roots[0] / ".state"
-    make_private_directory(state)
-    catalog = Catalog(state)
-    directory = Directory(roots, state)
-    lock = SharedLock(state / "tree.lock")
+    store = open_store(roots, state, is_server=True)
     index = Index(
-        catalog,
-        directory,
-        MetadataStore(state / "metadata"),
-        Tree(catalog, directory, lock),
+        store,
         policy or Policy(fallback=False),
         [Upstream("https://user:secret@mirror.example/simple")],
         AttestationVerifier([]),
+        Inspector(),
         overwrite=overwrite,
         private_pages=False,
     )
     try:
         await index.start()
-        yield House(index, catalog, roots, state)
+        yield House(index, store.catalog, roots, state)
     finally:
         await index.stop()
-        catalog.close()
-        lock.close()
+        store.close()
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:

@@ -1,8 +1,9 @@
-"""Archives given as bytes, put on the disk and inspected."""
+"""Archives given as bytes, put on the disk and inspected in this process."""
 
 from pathlib import Path
 
-from pypiserver_ng.archive import Found, inspect_found, inspect_upload
+from pypiserver_ng.archive.found import Found, inspect_found
+from pypiserver_ng.archive.uploads import inspect_upload
 from pypiserver_ng.filenames import parse_found, parse_upload
 
 
@@ -10,7 +11,8 @@ def inspect(tmp_path: Path, filename: str, content: bytes) -> bytes:
     """What the strict inspection says of an upload with this name and content."""
     path = tmp_path / "scratch"
     path.write_bytes(content)
-    return inspect_upload(path, parse_upload(filename))
+    with path.open("rb") as file:
+        return inspect_upload(file, parse_upload(filename))
 
 
 def find(tmp_path: Path, filename: str, content: bytes) -> Found:

@@ -24,6 +24,14 @@ def upload_fields(distribution: Distribution, **changes: str | None) -> dict[str
     return {key: value for key, value in fields.items() if value is not None}
 
 
+def encode_upload(distribution: Distribution, **changes: str | None) -> tuple[bytes, str]:
+    """A whole upload as a body, and its content type."""
+    content = (distribution.filename, distribution.content)
+    fields = upload_fields(distribution, **changes)
+    request = httpx2.Request("POST", "http://index.test/", data=fields, files={"content": content})
+    return request.read(), request.headers["content-type"]
+
+
 def upload(url: str, distribution: Distribution, **changes: str | None) -> httpx2.Response:
     """POST the distribution to the server's root `url`; the answer, whatever it is."""
     content = (distribution.filename, distribution.content)

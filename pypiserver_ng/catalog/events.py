@@ -1,0 +1,140 @@
+"""What happened, as values: an event is written down for ever, and what it changed can be had from it again.
+
+Uploads, deletions, yanks, statuses and provenance are known to nobody but the catalog; files, hashes and metadata
+can always be read from the directories. Tables of the former change only by applying events.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from pypiserver_ng.catalog.schema import events, projects, provenances, tombstones, uploads, yanks
+from pypiserver_ng.filenames import release_key
+from pypiserver_ng.model import Status
+
+UPLOAD = "upload"
+ATTEST = "attest"
+DELETE = "delete"
+YANK = "yank"
+UNYANK = "unyank"
+STATUS = "status"
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One change. Which fields an action has is in the function that applies it."""
+
+    #: Rises with every event; 0 until it is recorded.
+    id: int
+    #: Microseconds since 1970, UTC.
+    time: int
+    action: str
+    project: str
+    #: Who did it, as far as that is known.
+    user: str | None = None
+    version: str | None = None
+    filename: str | None = None
+    sha256: str | None = None
+    #: Of an upload: when the file was last written, in microseconds since 1970.
+    upload_time: int | None = None
+    #: The provenance object, as JSON text.
+    provenance: str | None = None
+    status: str | None = None
+    reason: str | None = None
+
+    @property
+    def must_last(self) -> bool:
+        """Whether it is in no file: an upload without provenance can be had from the directory again."""
+        return self.action != UPLOAD or self.provenance is not None
+
+
+_decoder = msgspec.json.Decoder(Event)
+
+
+def encode_event(event: Event) -> bytes:
+    """One line of JSON, without its end."""
+    return msgspec.json.encode(event)
+
+
+def decode_event(line: bytes) -> Event:
+    """Raises ValueError where the line is none."""
+    event = _decoder.decode(line)
+    if event.action not in _APPLY or event.id <= 0:
+        raise ValueError(f"unknown event {event.action!r}")
+    return event
+
+
+def record_event(connection: Connection, event: Event) -> Event:
+    """Write an event down and apply it; returns it with its number. One that has a number already keeps it."""
+    if not event.id:
+        event = msgspec.structs.replace(event, id=last_event(connection) + 1)
+    connection.execute(events.insert().values(id=event.id, content=encode_event(event)))
+    _APPLY[event.action](connection, event)
+    return event
+
+
+def last_event(connection: Connection) -> int:
+    """The highest number, or 0."""
+    return connection.scalar(select(func.max(events.c.id))) or 0
+
+
+def events_since(connection: Connection, number: int) -> list[Event]:
+    """Events with a higher number, in order."""
+    query = select(events.c.content).where(events.c.id > number).order_by(events.c.id)
+    return [_decoder.decode(content) for content in connection.scalars(query)]
+
+
+def _apply_upload(connection: Connection, event: Event) -> None:
+    row = {"filename": event.filename, "sha256": event.sha256, "upload_time": event.upload_time, "user": event.user}
+    _put(connection, uploads, row)
+    connection.execute(delete(tombstones).where(tombstones.c.filename == event.filename))
+    if event.provenance is not None:
+        _apply_provenance(connection, event)
+
+
+def _apply_provenance(connection: Connection, event: Event) -> None:
+    content = (event.provenance or "").encode()
+    row = {"filename": event.filename, "sha256": event.sha256, "project": event.project, "content": content}
+    # What was verified first stays: a repeated upload adds nothing.
+    connection.execute(upsert(provenances).on_conflict_do_nothing(), [row])
+
+
+def _apply_delete(connection: Connection, event: Event) -> None:
+    gone = (provenances.c.filename == event.filename) & (provenances.c.sha256 == event.sha256)
+    connection.execute(delete(provenances).where(gone))
+    row = {"filename": event.filename, "sha256": event.sha256, "deleted_at": event.time}
+    connection.execute(upsert(tombstones).on_conflict_do_nothing(), [row])
+
+
+def _apply_yank(connection: Connection, event: Event) -> None:
+    row = {"project": event.project, "version": release_key(event.version or ""), "reason": event.reason}
+    _put(connection, yanks, row)
+
+
+def _apply_unyank(connection: Connection, event: Event) -> None:
+    release = (yanks.c.project == event.project) & (yanks.c.version == release_key(event.version or ""))
+    connection.execute(delete(yanks).where(release))
+
+
+def _apply_status(connection: Connection, event: Event) -> None:
+    values = {"status": Status(event.status or "").value, "status_reason": event.reason}
+    row = {"name": event.project, "serial": 0, "files": 0}
+    connection.execute(upsert(projects).on_conflict_do_nothing(), [row])
+    connection.execute(update(projects).where(projects.c.name == event.project).values(values))
+
+
+def _put(connection: Connection, table: Any, row: dict[str, Any]) -> None:
+    keys = [column.name for column in table.primary_key]
+    connection.execute(upsert(table).on_conflict_do_update(index_elements=keys, set_=row), [row])
+
+
+_APPLY: dict[str, Callable[[Connection, Event], None]] = {
+    UPLOAD: _apply_upload,
+    ATTEST: _apply_provenance,
+    DELETE: _apply_delete,
+    YANK: _apply_yank,
+    UNYANK: _apply_unyank,
+    STATUS: _apply_status,
+}
