@@ -310,14 +310,32 @@ def test_client_that_reads_nothing(wire: Wire) -> None:
         connection.close()
 
 
-@pytest.mark.parametrize("line", (b"x-filler: " + b"x" * 1000, b"GET"))
-def test_head_without_end_is_cut_off(wire: Wire, line: bytes) -> None:
+LONG_PATHS = (
+    f"/pypi/demo/{'1.' * 3000}/json",
+    f"/pypi/demo/1+{'a.' * 3000}a/json",
+    f"/pypi/demo/{'%20' * 2000}x/json",
+    f"/project/demo/{'1.' * 3000}/",
+    f"/integrity/demo/{'1.' * 3000}/x/provenance",
+    f"/packages/{'-1.' * 2500}.tar.gz",
+    f"/packages/a-1.0{'-py3.1' * 1300}.egg",
+    f"/packages/a-1.tar.gz{'.asc' * 1500}",
+)
+
+
+@pytest.mark.parametrize("path", LONG_PATHS, ids=lambda path: path[:24])
+def test_versions_and_names_that_are_too_long(wire: Wire, path: str) -> None:
+    """No file has them: they are 404 before anybody parses them."""
+    assert wire.get(path).status == 404
+
+
+@pytest.mark.parametrize(("line", "status"), ((b"x-filler: " + b"x" * 1000, 431), (b"GET", 414)))
+def test_head_without_end_is_cut_off(wire: Wire, line: bytes, status: int) -> None:
     """A request whose head goes on for ever is answered and closed; it fills no memory."""
     with wire.connect() as connection, contextlib.suppress(ConnectionError):
         connection.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n" if line.startswith(b"x") else b"GET /")
         for _ in range(1000):
             connection.sendall(line + b"\r\n" if line.startswith(b"x") else b"a" * 1000)
-        assert read_answer(connection).status == 431
+        assert read_answer(connection).status == status
         assert connection.recv(1) == b""
 
 

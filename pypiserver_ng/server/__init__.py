@@ -1,0 +1,121 @@
+"""uvicorn, as this index needs it: reason phrases, deadlines, a quiet shutdown, the ready line.
+
+The only room that knows uvicorn. It must not know what is served.
+"""
+
+import asyncio
+import logging
+import resource
+import signal
+import socket
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from pypiserver_ng.server.protocol import Patience, Protocol, status_line
+
+__all__ = ["Patience", "open_socket", "reachable_address", "serve", "status_line"]
+
+_log = logging.getLogger(__name__)
+
+#: Seconds that requests in flight get after SIGTERM; closing the index comes on top.
+_GRACE_SECONDS = 24
+_BACKLOG = 2048
+#: Descriptors for everything but connections and the files they ask for.
+_OWN_DESCRIPTORS = 96
+_MOST_DESCRIPTORS = 65_536
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A listening TCP socket; port 0 picks a free one. Raises OSError."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    dual_stack = host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=dual_stack)
+
+
+def reachable_address(listening: socket.socket) -> str:
+    """``host:port`` for a URL that works on this machine."""
+    host, port = listening.getsockname()[:2]
+    # An unspecified address is where a server listens, not where a client goes.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def serve(
+    app: ASGIApp,
+    listening: socket.socket,
+    *,
+    access_log: bool,
+    on_ready: Callable[[], None],
+    patience: Patience = Patience(),  # noqa: B008 - it is frozen
+) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is in flight and return."""
+    most = _count_connections(_raise_descriptor_limit())
+    config = uvicorn.Config(
+        app,
+        http=partial(Protocol, patience=patience, most_connections=most),  # type: ignore[arg-type]
+        ws="none",
+        loop="auto",
+        lifespan="on",
+        log_config=None,
+        access_log=access_log,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    _Server(config, on_ready, most).run(sockets=[listening])
+
+
+def _raise_descriptor_limit() -> int:
+    """How many descriptors this process may have open: as many as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Where there is no limit, the system has another that it does not tell.
+    most = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
+
+
+def _count_connections(descriptors: int) -> int:
+    """Connections that so many descriptors allow: each may need another one for a file."""
+    return max((descriptors - _OWN_DESCRIPTORS) // 2, 1)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], most_connections: int) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+        self._most_connections = most_connections
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._sweeping = asyncio.create_task(self._sweep())
+            self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        self._sweeping.cancel()
+
+    async def _sweep(self) -> None:
+        was_full = False
+        while True:
+            await asyncio.sleep(1)
+            connections = list(self.server_state.connections)
+            for connection in connections:
+                assert isinstance(connection, Protocol)
+                connection.sweep()
+            is_full = len(connections) >= self._most_connections
+            if is_full and not was_full:
+                _log.warning("%d connections: more are refused; see the limit of open files", len(connections))
+            was_full = is_full
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        # uvicorn raises the signal again when it is done, which turns a clean stop into exit code -15.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.handle_exit)
+        yield
