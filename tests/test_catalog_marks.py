@@ -234,15 +234,53 @@ INSERT INTO tombstones VALUES ('demo-0.1.tar.gz', 'dd', 4);
 """
 
 
-def test_an_older_catalog_is_brought_to_todays_schema(tmp_path: Path) -> None:
+#: From schema 1 to schema 2, with one of everything that came then.
+_SCHEMA_2 = """
+UPDATE state SET value = 2 WHERE "key" = 'schema';
+ALTER TABLE projects ADD COLUMN status VARCHAR DEFAULT 'active' NOT NULL;
+ALTER TABLE projects ADD COLUMN status_reason VARCHAR;
+ALTER TABLE files DROP COLUMN yanked;
+ALTER TABLE files DROP COLUMN yanked_reason;
+CREATE TABLE yanks (project VARCHAR NOT NULL, version VARCHAR NOT NULL, reason VARCHAR, PRIMARY KEY (project, version));
+CREATE TABLE provenances (filename VARCHAR NOT NULL, sha256 VARCHAR NOT NULL, project VARCHAR NOT NULL,
+  content BLOB NOT NULL, PRIMARY KEY (filename, sha256));
+CREATE INDEX ix_provenances_project ON provenances (project);
+INSERT INTO yanks VALUES ('demo', '1', 'broken');
+INSERT INTO provenances VALUES ('demo-1.0.tar.gz', 'aa', 'demo', CAST('{"version":1}' AS BLOB));
+UPDATE projects SET status = 'archived', status_reason = 'old' WHERE name = 'demo';
+"""
+
+
+def test_a_catalog_of_schema_2_keeps_its_marks_without_its_database(tmp_path: Path) -> None:
+    """They are in the journal from the first start on."""
+    with sqlite3.connect(tmp_path / "catalog.sqlite") as old:
+        old.executescript(_SCHEMA_1 + _SCHEMA_2)
+    old.close()
+    Catalog(tmp_path).close()
+    (tmp_path / "catalog.sqlite").unlink()
+    catalog = Catalog(tmp_path)
+    try:
+        contents = Contents(Digests("aa", "bb", "cc"))
+        catalog.sync([presence("demo-1.0.tar.gz")], [])
+        catalog.record([(known, contents) for known in catalog.unread(1)])
+        assert read_yanks(catalog) == {"demo-1.0.tar.gz": "broken"}
+        assert catalog.status(DEMO) == (Status.ARCHIVED, "old")
+        assert catalog.provenance("demo-1.0.tar.gz", "aa") == PROVENANCE
+        assert catalog.tombstone("demo-0.1.tar.gz") == "dd"
+    finally:
+        catalog.close()
+
+
+@pytest.mark.parametrize("script", (_SCHEMA_1, _SCHEMA_1 + _SCHEMA_2), ids=("1", "2"))
+def test_an_older_catalog_is_brought_to_todays_schema(tmp_path: Path, script: str) -> None:
     """Nothing it knew is lost, and its tables are those of a new one."""
     with sqlite3.connect(tmp_path / "catalog.sqlite") as old:
-        old.executescript(_SCHEMA_1)
+        old.executescript(script)
     old.close()
     catalog = Catalog(tmp_path)
     try:
         (file,) = read_files(catalog)
-        assert (file.id, file.display_name, file.digests.sha256, file.yanked) == (5, "Demo", "aa", False)
+        assert (file.id, file.display_name, file.digests.sha256) == (5, "Demo", "aa")
         assert (catalog.serial(), catalog.shared.value, catalog.tombstone("demo-0.1.tar.gz")) == (7, 7, "dd")
         catalog.yank(DEMO, "1.0", None, None)
         with catalog._database.reading() as connection:

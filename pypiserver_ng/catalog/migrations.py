@@ -1,12 +1,12 @@
 """Brings a catalog that an older version wrote to today's schema, one step for each version."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import BigInteger, Column, Connection, Integer, LargeBinary, String, text
 
-from pypiserver_ng.catalog.events import DELETE, UPLOAD, Event, record_event
+from pypiserver_ng.catalog.events import ATTEST, DELETE, STATUS, UPLOAD, YANK, Event, record_event
 from pypiserver_ng.filenames import parse_found
 
 
@@ -17,31 +17,12 @@ def upgrade(connection: Connection, found: int) -> None:
         step(operations)
 
 
-def _add_events(operations: Operations) -> None:
-    """Yanks, statuses, provenance and uploads come by events; what was uploaded and buried before becomes some."""
+def _add_marks(operations: Operations) -> None:
+    """Yanks, statuses and provenance."""
     operations.add_column("projects", Column("status", String, nullable=False, server_default="active"))
     operations.add_column("projects", Column("status_reason", String))
     operations.drop_column("files", "yanked")
     operations.drop_column("files", "yanked_reason")
-    operations.create_table(
-        "events", Column("id", Integer, primary_key=True), Column("content", LargeBinary, nullable=False)
-    )
-    operations.create_table(
-        "doomed",
-        Column("root", String, primary_key=True),
-        Column("path", String, primary_key=True),
-        Column("project", String, nullable=False),
-        Column("version", String, nullable=False),
-        Column("size", BigInteger, nullable=False),
-        Column("mtime_ns", BigInteger, nullable=False),
-    )
-    operations.create_table(
-        "uploads",
-        Column("filename", String, primary_key=True),
-        Column("sha256", String, primary_key=True),
-        Column("upload_time", BigInteger, nullable=False),
-        Column("user", String),
-    )
     operations.create_table(
         "yanks",
         Column("project", String, primary_key=True),
@@ -55,22 +36,51 @@ def _add_events(operations: Operations) -> None:
         Column("project", String, nullable=False, index=True),
         Column("content", LargeBinary, nullable=False),
     )
-    _write_history(operations.get_bind())
+
+
+def _add_events(operations: Operations) -> None:
+    """Whatever no file tells of comes by events; what is known of it becomes some, so that the journal has it."""
+    operations.create_table(
+        "events", Column("id", Integer, primary_key=True), Column("content", LargeBinary, nullable=False)
+    )
+    operations.create_table(
+        "uploads",
+        Column("filename", String, primary_key=True),
+        Column("sha256", String, primary_key=True),
+        Column("upload_time", BigInteger, nullable=False),
+        Column("user", String),
+    )
+    operations.create_table(
+        "doomed",
+        Column("root", String, primary_key=True),
+        Column("path", String, primary_key=True),
+        Column("project", String, nullable=False),
+        Column("version", String, nullable=False),
+        Column("size", BigInteger, nullable=False),
+        Column("mtime_ns", BigInteger, nullable=False),
+    )
+    connection = operations.get_bind()
+    for event in list(_tell_history(connection)):
+        record_event(connection, event)
     operations.drop_column("files", "uploaded_by")
 
 
-def _write_history(connection: Connection) -> None:
-    uploaded = text("SELECT * FROM files WHERE uploaded_by IS NOT NULL AND sha256 IS NOT NULL ORDER BY id")
-    for row in connection.execute(uploaded).all():
+def _tell_history(connection: Connection) -> Iterator[Event]:
+    uploaded = "SELECT * FROM files WHERE uploaded_by IS NOT NULL AND sha256 IS NOT NULL ORDER BY id"
+    for row in connection.execute(text(uploaded)):
         fields = {"version": row.version, "filename": row.filename, "sha256": row.sha256, "user": row.uploaded_by}
-        event = Event(0, row.upload_time, UPLOAD, row.project, **fields, upload_time=row.upload_time)
-        record_event(connection, event)
-    for row in connection.execute(text("SELECT * FROM tombstones ORDER BY deleted_at")).all():
+        yield Event(0, row.upload_time, UPLOAD, row.project, **fields, upload_time=row.upload_time)
+    for row in connection.execute(text("SELECT * FROM tombstones ORDER BY deleted_at")):
         parsed = parse_found(row.filename)
-        name = parsed.name if parsed else ""
-        event = Event(0, row.deleted_at, DELETE, name, filename=row.filename, sha256=row.sha256)
-        record_event(connection, event)
+        yield Event(0, row.deleted_at, DELETE, parsed.name if parsed else "", filename=row.filename, sha256=row.sha256)
+    for row in connection.execute(text("SELECT * FROM yanks")):
+        yield Event(0, 0, YANK, row.project, version=row.version, reason=row.reason)
+    for row in connection.execute(text("SELECT * FROM projects WHERE status <> 'active'")):
+        yield Event(0, 0, STATUS, row.name, status=row.status, reason=row.status_reason)
+    for row in connection.execute(text("SELECT * FROM provenances")):
+        content = row.content.decode()
+        yield Event(0, 0, ATTEST, row.project, filename=row.filename, sha256=row.sha256, provenance=content)
 
 
 #: The first brings schema 1 to 2, and so on.
-_STEPS: tuple[Callable[[Operations], None], ...] = (_add_events,)
+_STEPS: tuple[Callable[[Operations], None], ...] = (_add_marks, _add_events)

@@ -14,7 +14,7 @@ from sqlalchemy import (
 )
 
 #: Rises with every change of the tables.
-VERSION = 2
+VERSION = 3
 
 metadata = MetaData()
 
