@@ -72,7 +72,7 @@ def make_body(content: bytes, media_type: str, coding: str, *, private: bool) ->
     etag = b'"%s"' % tag.hexdigest()[:32].encode()
     shared = [
         (b"etag", etag),
-        (b"cache-control", b"private, no-cache" if private else b"no-cache"),
+        (b"cache-control", cache_control(private=private)),
         (b"vary", b"Accept, Accept-Encoding"),
     ]
     charset = b"" if media_type == JSON_TYPE else b"; charset=utf-8"
@@ -87,6 +87,11 @@ def make_body(content: bytes, media_type: str, coding: str, *, private: bool) ->
     if media_type != JSON_TYPE:
         headers.append((b"content-security-policy", _CONTENT_SECURITY))
     return Body(sent, etag, headers, shared)
+
+
+def cache_control(*, private: bool) -> bytes:
+    """Of whatever may change at any time: kept, and asked for again each time; by nobody else where it was guarded."""
+    return b"private, no-cache" if private else b"no-cache"
 
 
 def _compress(content: bytes, coding: str) -> bytes:

@@ -31,7 +31,7 @@ from pypiserver_ng.errors import (
     Unavailable,
     UpstreamFailed,
 )
-from pypiserver_ng.model import Body
+from pypiserver_ng.model import Body, NormalizedName, is_project_name, normalize_name
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +85,14 @@ def query_value(scope: Scope, name: str) -> str:
     """The last value of a query parameter, or an empty text."""
     values = parse_qs(scope["query_string"].decode("latin-1")).get(name)
     return values[-1] if values else ""
+
+
+def read_name(scope: Scope) -> NormalizedName:
+    """The project that the path names, in normal form. Raises NotFound where that is no name."""
+    asked: str = scope["path_params"]["project"]
+    if not is_project_name(asked):
+        raise NotFound(f"{asked[:100]!a} is not a project name")
+    return normalize_name(asked)
 
 
 def negotiate(accept: bytes | None, query: bytes) -> str | None:

@@ -6,10 +6,10 @@ Specification: PEP 740 and the public index's integrity API. The objects are sto
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from pypiserver_ng import pages
 from pypiserver_ng.auth import Gate
-from pypiserver_ng.errors import NotFound
 from pypiserver_ng.index import Index
-from pypiserver_ng.model import Action, is_project_name, normalize_name
+from pypiserver_ng.model import Action
 from pypiserver_ng.web import http
 
 _TYPE = "application/vnd.pypi.integrity.v1+json"
@@ -21,7 +21,7 @@ class Provenance:
         self._index = index
         self._gate = gate
         # It may change as long as the file may be replaced: asked for again each time.
-        self._cache_control = b"private, no-cache" if private else b"no-cache"
+        self._cache_control = pages.cache_control(private=private)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._gate.authorize(Action.LIST, http.header(scope, b"authorization"))
@@ -29,10 +29,7 @@ class Provenance:
         if media_type is None:
             raise http.not_acceptable(_TYPES)
         wanted = scope["path_params"]
-        if not is_project_name(wanted["project"]):
-            raise NotFound(f"{wanted['project'][:100]!a} is not a project name")
-        name = normalize_name(wanted["project"])
-        content = await self._index.provenance(name, wanted["version"], wanted["filename"])
+        content = await self._index.provenance(http.read_name(scope), wanted["version"], wanted["filename"])
         headers: http.Headers = [(b"cache-control", self._cache_control), (b"vary", b"Accept")]
         await http.send_validated(scope, send, content, media_type.encode(), headers)
 

@@ -18,7 +18,7 @@ from pypiserver_ng.errors import NotFound
 from pypiserver_ng.filenames import is_same_version, newest_version
 from pypiserver_ng.index import Index
 from pypiserver_ng.metadata import CoreMetadata
-from pypiserver_ng.model import Action, File, Kind, Project, is_project_name, normalize_name
+from pypiserver_ng.model import Action, File, Kind, Project
 from pypiserver_ng.pages import file_url, format_time
 from pypiserver_ng.policy import describe_status
 from pypiserver_ng.web import http
@@ -31,14 +31,11 @@ class ProjectJson:
     def __init__(self, index: Index, gate: Gate, *, private: bool) -> None:
         self._index = index
         self._gate = gate
-        self._cache_control = b"private, no-cache" if private else b"no-cache"
+        self._cache_control = pages.cache_control(private=private)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._gate.authorize(Action.LIST, http.header(scope, b"authorization"))
-        asked: str = scope["path_params"]["project"]
-        if not is_project_name(asked):
-            raise NotFound(f"{asked[:100]!a} is not a project name")
-        project = await self._index.project(normalize_name(asked))
+        project = await self._index.project(http.read_name(scope))
         wanted: str | None = scope["path_params"].get("version")
         version = choose_version(project, wanted)
         metadata = await self._index.core_metadata(representative(project, version))

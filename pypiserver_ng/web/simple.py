@@ -4,9 +4,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from pypiserver_ng.auth import Gate
-from pypiserver_ng.errors import NotFound
 from pypiserver_ng.index import Index
-from pypiserver_ng.model import Action, Elsewhere, NormalizedName, is_project_name, normalize_name
+from pypiserver_ng.model import Action, Elsewhere, NormalizedName
 from pypiserver_ng.web import http
 from pypiserver_ng.web.forwarded import trustworthy_url
 
@@ -36,9 +35,7 @@ class ProjectDetail:
         await self._answer(scope, send, asked, key_)
 
     async def _answer(self, scope: Scope, send: Send, asked: str, key: tuple[str, str]) -> None:
-        if not is_project_name(asked):
-            raise NotFound(f"{asked[:100]!a} is not a project name")
-        name = normalize_name(asked)
+        name = http.read_name(scope)
         if name != asked:
             await http.redirect(scope, send, f"simple/{name}/")
             return
@@ -69,10 +66,7 @@ class ToNormalForm:
     """Redirects the spellings of a project's page to the one that answers: normalized, with a slash."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked: str = scope["path_params"]["project"]
-        if not is_project_name(asked):
-            raise NotFound(f"{asked[:100]!a} is not a project name")
-        await http.redirect(scope, send, f"simple/{normalize_name(asked)}/")
+        await http.redirect(scope, send, f"simple/{http.read_name(scope)}/")
 
 
 class ToList:

@@ -11,10 +11,10 @@ from starlette.types import Receive, Scope, Send
 
 from pypiserver_ng import __version__, pages
 from pypiserver_ng.auth import Gate
-from pypiserver_ng.errors import NotFound, Unauthenticated, Unavailable
+from pypiserver_ng.errors import Unauthenticated, Unavailable
 from pypiserver_ng.index import Index
 from pypiserver_ng.metadata import CoreMetadata
-from pypiserver_ng.model import Action, File, Project, is_project_name, normalize_name
+from pypiserver_ng.model import Action, File, Project
 from pypiserver_ng.pages import file_url
 from pypiserver_ng.policy import describe_status
 from pypiserver_ng.web import http
@@ -49,8 +49,7 @@ class Site:
         return True
 
     async def send(self, scope: Scope, send: Send, content: bytes) -> None:
-        age = b"private, no-cache" if self.private else b"no-cache"
-        headers: http.Headers = [*http.SECURITY, (b"cache-control", age)]
+        headers: http.Headers = [*http.SECURITY, (b"cache-control", pages.cache_control(private=self.private))]
         await http.send_validated(scope, send, content, b"text/html; charset=utf-8", headers)
 
     def render_failure(self, scope: Scope, status: int, title: str, message: str) -> bytes:
@@ -115,12 +114,9 @@ class ProjectSite:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         site = self._site
         await site.gate.authorize(Action.LIST, http.header(scope, b"authorization"))
-        asked: str = scope["path_params"]["project"]
-        if not is_project_name(asked):
-            raise NotFound(f"{asked[:100]!a} is not a project name")
-        name = normalize_name(asked)
+        name = http.read_name(scope)
         wanted: str | None = scope["path_params"].get("version")
-        if name != asked:
+        if name != scope["path_params"]["project"]:
             await http.redirect(scope, send, f"project/{name}/" + (f"{wanted}/" if wanted else ""))
             return
         project = await site.index.project(name)
@@ -170,13 +166,9 @@ class ToSite:
     """Adds the slash that a page for people ends with."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked: str = scope["path_params"]["project"]
-        if not is_project_name(asked):
-            raise NotFound(f"{asked[:100]!a} is not a project name")
         version: str | None = scope["path_params"].get("version")
-        await http.redirect(
-            scope, send, f"project/{normalize_name(asked)}/" + (f"{quote(version, safe='')}/" if version else "")
-        )
+        target = f"project/{http.read_name(scope)}/"
+        await http.redirect(scope, send, target + (f"{quote(version, safe='')}/" if version else ""))
 
 
 def _hit(found: Any) -> dict[str, Any]:
