@@ -4,8 +4,10 @@ import errno
 import fcntl
 import hashlib
 import os
+import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,9 @@ from pypiserver_ng.storage import (
     Exists,
     MetadataStore,
     Scratch,
+    Seat,
     Seen,
+    SharedLock,
     hash_stream,
     is_being_written,
     make_private_directory,
@@ -353,3 +357,65 @@ def test_scratch_that_was_given_up_takes_no_more(directory: Directory) -> None:
     with pytest.raises(OSError, match="given up"):
         directory.publish(scratch, NAME, overwrite=False)
     scratch.discard()
+
+
+# Locks.
+
+
+def test_a_lock_keeps_other_processes_out(tmp_path: Path) -> None:
+    """Whoever has it, has it alone, until he gives it up or dies."""
+    lock = SharedLock(tmp_path / "lock")
+    script = (
+        "import sys; from pathlib import Path; from pypiserver_ng.storage import SharedLock\n"
+        "lock = SharedLock(Path(sys.argv[1]))\n"
+        "with lock: print('in', flush=True); sys.stdin.read(1)\n"
+        "print('out', flush=True); sys.stdin.read(1)"
+    )
+    with lock:
+        other = subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path / "lock")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert other.stdout is not None
+        ready, _, _ = select.select([other.stdout], [], [], 0.7)
+        assert ready == []
+    with other:
+        assert other.stdout.readline() == "in\n"
+        taken = threading.Event()
+
+        def take() -> None:
+            with lock:
+                taken.set()
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        assert not taken.wait(0.2)
+        other.kill()
+        assert taken.wait(10)
+        thread.join()
+    lock.close()
+
+
+def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was stopped with the lock in its hands costs others their change, not their life."""
+    monkeypatch.setattr("pypiserver_ng.storage.lock._PATIENCE_SECONDS", 0.05)
+    one, other = SharedLock(tmp_path / "lock"), SharedLock(tmp_path / "lock")
+    with one, pytest.raises(TimeoutError), other:
+        pass
+    with one, pytest.raises(TimeoutError), one:
+        pass
+    with other:
+        pass
+    one.close()
+    other.close()
+
+
+def test_a_seat_is_for_one(tmp_path: Path) -> None:
+    """Until who has it leaves."""
+    one, other = Seat(tmp_path / "seat"), Seat(tmp_path / "seat")
+    assert (one.take(), other.take(), one.take()) == (True, False, True)
+    one.close()
+    assert other.take()
+    other.close()

@@ -1,14 +1,18 @@
 """A lock that threads of this process and other processes on the same state directory take alike."""
 
+import errno
 import fcntl
 import os
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 
+_PATIENCE_SECONDS = 30.0
+
 
 class SharedLock:
-    """Not reentrant. A process that dies releases it."""
+    """Not reentrant. A process that dies releases it; for one that hangs nobody waits longer than half a minute."""
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -16,12 +20,27 @@ class SharedLock:
         self._threads = threading.Lock()
 
     def __enter__(self) -> None:
-        self._threads.acquire()
+        """Raises TimeoutError."""
+        if not self._threads.acquire(timeout=_PATIENCE_SECONDS):
+            raise TimeoutError(errno.ETIMEDOUT, "another change takes too long")
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-        except OSError:
+            self._lock_file(time.monotonic() + _PATIENCE_SECONDS)
+        except BaseException:
             self._threads.release()
             raise
+
+    def _lock_file(self, deadline: float) -> None:
+        pause = 0.001
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(errno.ETIMEDOUT, "another process holds the lock for too long") from None
+                time.sleep(pause)
+                pause = min(pause * 1.5, 0.02)
+            else:
+                return
 
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
