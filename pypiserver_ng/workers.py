@@ -14,10 +14,11 @@ from typing import NoReturn
 _log = logging.getLogger(__name__)
 
 #: Seconds for requests in flight and for closing the index; then what is left is killed.
-_GRACE_SECONDS = 25
+_GRACE_SECONDS = 24.5
 #: A worker that died is replaced at most this often, in seconds.
 _RESPAWN_SECONDS = 1.0
-_WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGUSR1}
+_STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+_WATCHED = {signal.SIGCHLD, signal.SIGALRM, signal.SIGUSR1, *_STOPPING}
 
 #: Serves until it is told to stop; calls its argument with a line for people once it can answer.
 Serve = Callable[[Callable[[str], None]], None]
@@ -52,7 +53,7 @@ class _Supervisor:
         self._start()
         while True:
             match signal.sigwait(_WATCHED):
-                case signal.SIGTERM | signal.SIGINT:
+                case signal.SIGTERM | signal.SIGINT | signal.SIGHUP:
                     return self._stop()
                 case signal.SIGUSR1:
                     self._hear()
@@ -65,17 +66,24 @@ class _Supervisor:
                     self._fill()
 
     def _start(self) -> None:
-        pid = os.fork()
+        supervisor = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as fault:
+            if not self._workers:
+                raise
+            _log.warning("no process can be started now: %s", fault.strerror)
+            signal.setitimer(signal.ITIMER_REAL, _RESPAWN_SECONDS)
+            return
         if pid == 0:
-            self._work()
+            self._work(supervisor)
         self._workers[pid] = time.monotonic()
 
-    def _work(self) -> NoReturn:
+    def _work(self, supervisor: int) -> NoReturn:
         """The life of a worker, from the fork to its end."""
         os.close(self._living)
         threading.Thread(target=self._outlive_nobody, daemon=True).start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
-        supervisor = os.getppid()
 
         def report(line: str) -> None:
             os.write(self._report, line.encode()[:500] + b"\n")
@@ -129,6 +137,9 @@ class _Supervisor:
     def _stop(self) -> int:
         """End all workers; those that do not in time are killed."""
         signal.setitimer(signal.ITIMER_REAL, 0)
+        for number in _WATCHED - {signal.SIGCHLD}:
+            # Told twice is told: what is pending must not end this process when it is let through.
+            signal.signal(number, signal.SIG_IGN)
         for pid in self._workers:
             os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + _GRACE_SECONDS

@@ -141,6 +141,10 @@ BAD_WHEELS: dict[str, tuple[Callable[[], bytes], str]] = {
     "bytes before, offsets corrected": (lambda: put_before(zip_of({"a": b""}), make_wheel()), "no member"),
     "bytes after": (lambda: make_wheel(suffix=b"\n"), "after its end"),
     "a zip after the zip": (lambda: make_wheel() + make_wheel(), "after its end"),
+    "an end record that begins in the comment's length": (
+        lambda: make_wheel(comment=b"\5\6" + b"\0" * (0x4B50 - 2)),
+        "after its end",
+    ),
     "an end record in the comment": (lambda: make_wheel(comment=make_zip([])), "after its end"),
     "a tar at once": (zip_that_is_a_tar, "a zip and a tar at once"),
     "a gap before the directory": (lambda: make_wheel(gap=b"hidden"), "no member"),

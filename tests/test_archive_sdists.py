@@ -120,6 +120,24 @@ BAD_SDISTS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a malformed size": (lambda: make_sdist(entry(b"demo-1.0/x", raw_size=b"0000000-001\0")), "malformed number"),
     "a negative size": (lambda: make_sdist(entry(b"demo-1.0/x", raw_size=b"\xff" * 12)), "malformed number"),
     "an endless size": (lambda: make_sdist(entry(b"demo-1.0/x", raw_size=b"\x80" + b"\xff" * 11)), "cut short"),
+    "a file by its long name, a directory by its own": (
+        lambda: make_sdist(pax(path=b"demo-1.0/data.bin"), entry(b"demo-1.0/data/", b"x" * 512, b"\0")),
+        "a file and a directory",
+    ),
+    "a directory of old with content": (
+        lambda: make_sdist(entry(b"demo-1.0/data/", b"x" * 512, b"\0")),
+        "a file and a directory",
+    ),
+    "a prefix without ustar": (
+        lambda: make_sdist(entry(b"demo-1.0/x.py", b"x", prefix=b"demo-1.0/../..", magic=b"ustar  \0")),
+        "in two parts",
+    ),
+    "an empty zip in what is not compressed": (
+        lambda: gzip.compress(
+            gzip.decompress(make_sdist(entry(b"demo-1.0/x", b"PK\5\6" + bytes(18)))), compresslevel=0
+        ),
+        "a tar and a zip at once",
+    ),
     "a traversal": (lambda: make_sdist(entry(b"../x")), "leaves it"),
     "a traversal inside": (lambda: make_sdist(entry(b"demo-1.0/../../x")), "leaves it"),
     "an absolute name": (lambda: make_sdist(entry(b"/etc/x")), "leaves it"),

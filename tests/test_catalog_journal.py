@@ -189,17 +189,76 @@ def test_a_line_that_was_cut_off_is_removed(state: Path) -> None:
     assert path.read_bytes() == content
 
 
+#: Lines in the form of events that no catalog wrote.
+HOSTILE = (
+    b'{"id":100,"time":1,"action":"upload","project":"demo"}\n',
+    b'{"id":101,"time":1,"action":"upload","project":"demo","filename":"demo-3.0.tar.gz","upload_time":1}\n',
+    b'{"id":102,"time":1,"action":"delete","project":"demo","sha256":"a"}\n',
+    b'{"id":103,"time":1,"action":"yank","project":"demo"}\n',
+    b'{"id":104,"time":1,"action":"status","project":"demo"}\n',
+    b'{"id":105,"time":1,"action":"status","project":"demo","status":"bogus"}\n',
+    b'{"id":-5,"time":1,"action":"unyank","project":"demo","version":"1.0"}\n',
+    b'{"id":0,"time":1,"action":"unyank","project":"demo","version":"1.0"}\n',
+    b'{"id":9223372036854775808,"time":1,"action":"unyank","project":"demo","version":"1.0"}\n',
+    b'{"id":106,"time":18446744073709551615,"action":"unyank","project":"demo","version":"1.0"}\n',
+    b'{"id":107,"time":-1,"action":"unyank","project":"demo","version":"1.0"}\n',
+    b'{"id":108,"time":1,"action":"unyank","project":"demo","version":{}}\n',
+    b'{"id":109,"a":' + b"[" * 200_000 + b"\n",
+)
+
+
 def test_lines_that_are_none_are_left_out(state: Path, caplog: pytest.LogCaptureFixture) -> None:
     """And named; all others count."""
     path = state / "journal.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     lines[1:1] = [b"garbage\n", b"{}\n", b'{"id":1,"time":1,"action":"explode","project":"demo"}\n', b"\xff\n", b"\n"]
-    path.write_bytes(b"".join(lines))
+    path.write_bytes(b"".join([*lines, *HOSTILE]))
     (state / "catalog.sqlite").unlink()
     with opened(state) as catalog:
         find_again(catalog)
         assert_known(catalog)
     assert [f"line {number} of " in caplog.text for number in range(1, 8)] == [False, *[True] * 5, False]
+    assert caplog.text.count(" is left out: ") == 5 + len(HOSTILE)
+    assert not list(state.glob("*.damaged*"))
+
+
+def test_a_line_with_a_number_that_nobody_counted(state: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What happens afterwards is written down all the same, and the next start takes up both."""
+    with opened(state) as catalog, (state / "journal.jsonl").open("ab") as journal:
+        journal.write(b'{"id":999999,"time":1,"action":"status","project":"far","status":"quarantined"}\n')
+        journal.flush()
+        catalog.yank(DEMO, "2.0", "late", None)
+        catalog.set_status(DEMO, Status.ARCHIVED, None, None)
+        assert "events after number 10 that the catalog does not know" in caplog.text
+    assert [line["id"] for line in read_journal(state)[9:]] == [999999, 10, 11]
+    for lost in (False, True):
+        if lost:
+            (state / "catalog.sqlite").unlink()
+        with opened(state) as catalog:
+            find_again(catalog)
+            files = [known.file for known in catalog.project_rows(DEMO).known]
+            assert [file.yanked_reason for file in files if file] == ["broken", "late"]
+            assert catalog.status(DEMO)[0] is Status.ARCHIVED
+            assert catalog.status(NormalizedName("far"))[0] is Status.QUARANTINED
+    with opened(state) as catalog:
+        catalog.set_status(DEMO, Status.ACTIVE, None, None)
+    assert [line["id"] for line in read_journal(state)[12:]] == [1_000_000]
+
+
+def test_a_damaged_database_is_kept(state: Path) -> None:
+    """Each of them: the next start must not put an empty one in its place."""
+    for _ in range(2):
+        (state / "catalog.sqlite").write_bytes(b"x" * 5000)
+        with opened(state):
+            pass
+    assert [path.read_bytes() for path in state.glob("catalog.sqlite.damaged-*")] == [b"x" * 5000] * 2
+
+
+def test_a_journal_that_is_no_file(tmp_path: Path) -> None:
+    """A pipe would take every line and keep none."""
+    os.mkfifo(tmp_path / "journal.jsonl")
+    with pytest.raises(OSError, match="not a regular file"):
+        Catalog(tmp_path)
 
 
 @pytest.mark.parametrize("harm", (delete_it, empty_it, overwrite_it))

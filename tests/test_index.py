@@ -76,7 +76,7 @@ def test_a_page_in_memory_asks_nobody(packages: Path) -> None:
             with counted_queries(house.catalog) as queries:
                 bodies = await asyncio.gather(*(house.index.project_page(DEMO, KEY) for _ in range(20)))
             assert len({id(body) for body in bodies}) == 1
-            assert len([query for query in queries if "FROM files" in query]) == 1
+            assert len([query for query in queries if "files.project = ?" in query]) == 1
             with counted_queries(house.catalog) as queries:
                 assert house.index.peek_project_page(DEMO, KEY) is bodies[0]
                 assert await house.index.project_page(DEMO, KEY) is bodies[0]

@@ -271,6 +271,24 @@ def test_a_refused_upload_leaves_nothing_while_others_look(packages: Path) -> No
     run(scenario())
 
 
+def test_an_upload_ends_a_deletion_that_was_broken_off(packages: Path) -> None:
+    """The same bytes come again before anybody finished: what was acknowledged stays."""
+
+    async def scenario() -> None:
+        async with opened(packages) as house:
+            await house.add(WHEEL)
+            (file,) = await house.files()
+            await house.index.run(house.catalog.remove, [file], None)
+            assert await house.files() == ()
+            await house.add(WHEEL)
+            for _ in range(2):
+                await house.index._compare(None)
+                assert await house.names() == [WHEEL.filename]
+            assert (await read(house, WHEEL.filename))[1] == WHEEL.content
+
+    run(scenario())
+
+
 def test_a_deletion_that_fails_leaves_the_release_yanked(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What could not be removed is listed again, as what it was."""
 

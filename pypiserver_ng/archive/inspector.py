@@ -4,9 +4,11 @@ Two processes, started when they are needed, that each read one archive at a tim
 """
 
 import contextlib
+import errno
 import logging
 import os
 import queue
+import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +28,8 @@ _PROCESSES = 2
 _START_SECONDS = 10.0
 _END_SECONDS = 1.0
 _RETRY_SECONDS = 5
+#: How long one archive waits for others.
+_PATIENCE_SECONDS = 10.0
 
 _LATE = "The archive takes too long to read"
 _BEYOND = "The archive cannot be read within the limits of memory and time"
@@ -102,7 +106,10 @@ class Inspector:
 
     def _ask(self, job: Job) -> Result:
         """Raises OSError where no process can be had."""
-        process = self._places.get()
+        try:
+            process = self._places.get(timeout=_PATIENCE_SECONDS)
+        except queue.Empty:
+            raise BlockingIOError(errno.EAGAIN, "too many archives are waiting") from None
         spent = True
         try:
             process = process or self._start()
@@ -114,17 +121,20 @@ class Inspector:
                 process = self._start()
                 result, spent = process.ask(job, self._limits.clock)
         except (Broken, Late) as fault:
-            result = self._judge(job, fault)
+            result = self._judge(job, fault, process)
         finally:
             if spent:
                 self._retire(process)
             self._places.put(None if spent else process)
         return result
 
-    def _judge(self, job: Job, fault: Broken | Late) -> Invalid:
+    def _judge(self, job: Job, fault: Broken | Late, process: "_Process | None") -> Invalid:
         """What it says of the archive that there is no answer. Raises OSError where it says nothing."""
         if self._closed.is_set():
             raise InterruptedError("the server stops")
+        if isinstance(fault, Broken) and process is not None and process.was_killed():
+            # Not by its limits: somebody else, or a machine without memory, ended it.
+            raise InterruptedError("a process to read archives was killed")
         reason = _LATE if isinstance(fault, Late) else _BEYOND
         _log.warning("%s: %s", job.parsed.filename, reason)
         return Invalid(reason)
@@ -177,6 +187,13 @@ class _Process:
         """The result, and whether the process is spent. Raises Untouched, Broken and Late."""
         send_job(self._channel, job)
         return receive_answer(self._channel, time.monotonic() + seconds)
+
+    def was_killed(self) -> bool:
+        """Whether it ended by a signal that its limits never send. Only after it broke off."""
+        try:
+            return self._process.wait(_END_SECONDS) == -signal.SIGKILL
+        except subprocess.TimeoutExpired:
+            return False
 
     def kill(self) -> None:
         """From any thread: whoever waits for an answer sees that there will be none."""

@@ -139,6 +139,12 @@ def _parse_number(raw: bytes) -> int:
 
 def _read_entry(block: bytes, kind: bytes, size: int, extensions: dict[str, bytes]) -> Entry:
     path = block[:100].partition(b"\0")[0]
+    if block[257:263] != b"ustar\0" and any(block[345:500]):
+        # Some readers put it before the name all the same.
+        raise Invalid("The archive has a member with a name in two parts")
+    if _TYPES.get(kind) is Type.FILE and path.endswith(b"/") and (size or extensions):
+        # Some readers take this for a directory, whatever the extension says, and read its content as headers.
+        raise Invalid("The archive has a member that is a file and a directory")
     if block[257:263] == b"ustar\0" and block[345]:
         path = block[345:500].partition(b"\0")[0] + b"/" + path
     path = extensions.get("path", path)

@@ -98,17 +98,20 @@ def _find_end(file: BinaryIO, size: int) -> _End:
 
 
 def is_zip(file: BinaryIO, size: int) -> bool:
-    """Whether any reader could take the file for a zip: an end record near its end, with a directory before it."""
+    """Whether any reader could take the file for a zip: an end record near its end, with a directory before it or none.
+
+    By chance four bytes of an archive look like its begin; that the rest of it fits as well is no chance.
+    """
     base = max(0, size - _TAIL)
     file.seek(base)
     tail = file.read(_TAIL)
     at = tail.rfind(_END)
     while at >= 0:
         if at + _END_RECORD.size <= len(tail):
-            _, _, _, _, _, length, _, _ = _END_RECORD.unpack_from(tail, at)
+            _, _, _, _, entries, length, _, _ = _END_RECORD.unpack_from(tail, at)
             file.seek(max(0, base + at - length))
             before = tail[max(0, at - _LOCATOR64_RECORD.size) : at]
-            if file.read(4) == _CENTRAL or before.startswith(_LOCATOR64):
+            if file.read(4) == _CENTRAL or before.startswith(_LOCATOR64) or entries == length == 0:
                 return True
         at = tail.rfind(_END, 0, at)
     return False
@@ -195,7 +198,11 @@ def check_framing(file: BinaryIO, size: int, directory: Directory) -> None:
     The local headers say what the directory says, the members follow each other without a gap from the first byte
     to the directory, and nothing follows the end record.
     """
-    if directory.end != size or _END in directory.comment:
+    if directory.end != size:
+        raise Invalid("The archive has bytes after its end")
+    file.seek(size - len(directory.comment) - _END_RECORD.size)
+    if file.read().rfind(_END) != 0:
+        # A comment, also together with its length before it, can look like another end record.
         raise Invalid("The archive has bytes after its end")
     names: set[str] = set()
     at = 0

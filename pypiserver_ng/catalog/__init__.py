@@ -6,6 +6,7 @@ the commit. The catalog never touches the files themselves.
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,7 +58,8 @@ class Catalog:
 
     def notice(self) -> None:
         """Tell everybody of what a process committed that died before it could."""
-        self.shared.advance(self.serial())
+        with suppress(OSError):
+            self.shared.advance(self.serial())
 
     # Reading
 
@@ -211,6 +213,9 @@ class Catalog:
                 raise buried_conflict(parsed.filename)
             _touch(change, {parsed.name})
             connection.execute(_upsert(values), [values])
+            # The same bytes again, before their deletion was finished: now they are meant to stay.
+            here = (doomed.c.root == presence.root) & (doomed.c.path == presence.path)
+            connection.execute(delete(doomed).where(here))
             fields = {"version": parsed.version, "filename": parsed.filename, "sha256": sha256}
             attested = provenance.decode() if provenance is not None else None
             change.record(UPLOAD, parsed.name, **fields, user=user, upload_time=moment, provenance=attested)

@@ -19,13 +19,13 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
 from pypiserver_ng.catalog import schema
-from pypiserver_ng.catalog.events import Event, events_since, last_event, record_event
+from pypiserver_ng.catalog.events import Event, event_numbers, events_since, last_event, record_event
 from pypiserver_ng.catalog.journal import Journal
 from pypiserver_ng.catalog.rows import to_microseconds
 from pypiserver_ng.catalog.schema import projects, state
 from pypiserver_ng.catalog.serial import SharedSerial
 from pypiserver_ng.catalog.sqlite import create_sqlite_engine
-from pypiserver_ng.errors import Invalid, NoSpace, Unavailable
+from pypiserver_ng.errors import Failure, Invalid, NoSpace, Unavailable
 
 _log = logging.getLogger(__name__)
 
@@ -102,15 +102,23 @@ class Database:
                 _set(connection, "serial", serial)
                 change = Transaction(connection, serial)
                 yield change
-            self.shared.advance(serial)
+            try:
+                self.shared.advance(serial)
+            except OSError as fault:
+                # It is committed; other processes learn of it when they next compare.
+                _log.error("the counter of changes cannot be written now: %s", fault.strerror)
 
     def _write_down(self, *, must_last: bool) -> None:
         """Bring the journal up to the committed events, other processes' included."""
         try:
-            self._journal.append(self._events_since, must_last=must_last)
-        except OSError as fault:
+            self._journal.append(self._last_event, self._events_since, must_last=must_last)
+        except (OSError, Failure) as fault:
             # They are committed; the next change brings the journal up to them.
-            _log.error("events cannot be written to the journal now: %s", fault.strerror)
+            _log.error("events cannot be written to the journal now: %s", fault)
+
+    def _last_event(self) -> int:
+        with self.reading() as connection:
+            return last_event(connection)
 
     def _events_since(self, number: int) -> list[Event]:
         with self.reading() as connection:
@@ -179,20 +187,30 @@ class Database:
 
     def _replay(self, connection: Connection) -> None:
         """Apply what the journal has and the database does not: it is new, or older than the journal."""
-        last = last_event(connection)
-        if self._journal.last() <= last:
+        if self._journal.last() <= last_event(connection):
             return
-        missing = [event for event in self._journal.read() if event.id > last]
+        known = event_numbers(connection)
         serial = read_serial(connection) + 1
         _set(connection, "serial", serial)
-        for event in missing:
-            record_event(connection, event)
-        for name in {event.project for event in missing}:
+        names: set[str] = set()
+        for event in self._journal.read():
+            if event.id in known:
+                continue
+            try:
+                with connection.begin_nested():
+                    record_event(connection, event)
+            except SQLAlchemyError as fault:
+                # Its own fault, not the database's: that must not be set aside for it.
+                _log.warning("event %d of the journal is left out: %s", event.id, _reason(fault))
+                continue
+            known.add(event.id)
+            names.add(event.project)
+        for name in names:
             connection.execute(update(projects).where(projects.c.name == name).values(serial=serial))
-        _log.warning("the catalog took %d events from its journal", len(missing))
+        _log.warning("the catalog took events of %d projects from its journal", len(names))
 
     def _set_aside(self, reason: str) -> None:
-        kept = self._path.with_name(f"{self._path.name}.damaged")
+        kept = self._path.with_name(f"{self._path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}")
         _log.warning(
             "the catalog is damaged (%s): a new one is made from the files and the journal, the old one is kept as %s",
             reason,

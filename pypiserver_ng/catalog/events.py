@@ -5,7 +5,7 @@ can always be read from the directories. Tables of the former change only by app
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from sqlalchemy import Connection, delete, func, select, update
@@ -23,13 +23,18 @@ UNYANK = "unyank"
 STATUS = "status"
 
 
+#: What a database can hold and nobody reaches by counting.
+Number = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+Moment = Annotated[int, msgspec.Meta(ge=0, le=2**63 // 1000)]
+
+
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """One change. Which fields an action has is in the function that applies it."""
 
     #: Rises with every event; 0 until it is recorded.
     id: int
     #: Microseconds since 1970, UTC.
-    time: int
+    time: Moment
     action: str
     project: str
     #: Who did it, as far as that is known.
@@ -38,7 +43,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     filename: str | None = None
     sha256: str | None = None
     #: Of an upload: when the file was last written, in microseconds since 1970.
-    upload_time: int | None = None
+    upload_time: Moment | None = None
     #: The provenance object, as JSON text.
     provenance: str | None = None
     status: str | None = None
@@ -50,7 +55,12 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.action != UPLOAD or self.provenance is not None
 
 
+class _Numbered(msgspec.Struct, frozen=True):
+    id: Number
+
+
 _decoder = msgspec.json.Decoder(Event)
+_number_decoder = msgspec.json.Decoder(_Numbered)
 
 
 def encode_event(event: Event) -> bytes:
@@ -59,11 +69,28 @@ def encode_event(event: Event) -> bytes:
 
 
 def decode_event(line: bytes) -> Event:
-    """Raises ValueError where the line is none."""
-    event = _decoder.decode(line)
-    if event.action not in _APPLY or event.id <= 0:
-        raise ValueError(f"unknown event {event.action!r}")
+    """Raises ValueError where the line is none, or has not what its action needs."""
+    try:
+        event = _decoder.decode(line)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not 1 <= event.id <= 2**53:
+        raise ValueError(f"the number {event.id} is out of range")
+    if event.action not in _APPLY:
+        raise ValueError(f"the action {event.action!r} is not known")
+    if missing := [name for name in _NEEDS[event.action] if getattr(event, name) is None]:
+        raise ValueError(f"{missing[0]!r} is missing")
+    if event.action == STATUS:
+        Status(event.status or "")
     return event
+
+
+def decode_number(line: bytes) -> int:
+    """The number of an event, also of one that a later version wrote. Raises ValueError."""
+    try:
+        return _number_decoder.decode(line).id
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def record_event(connection: Connection, event: Event) -> Event:
@@ -78,6 +105,11 @@ def record_event(connection: Connection, event: Event) -> Event:
 def last_event(connection: Connection) -> int:
     """The highest number, or 0."""
     return connection.scalar(select(func.max(events.c.id))) or 0
+
+
+def event_numbers(connection: Connection) -> set[int]:
+    """The numbers of all events."""
+    return set(connection.scalars(select(events.c.id)))
 
 
 def events_since(connection: Connection, number: int) -> list[Event]:
@@ -130,6 +162,14 @@ def _put(connection: Connection, table: Any, row: dict[str, Any]) -> None:
     connection.execute(upsert(table).on_conflict_do_update(index_elements=keys, set_=row), [row])
 
 
+_NEEDS: dict[str, tuple[str, ...]] = {
+    UPLOAD: ("filename", "sha256", "upload_time"),
+    ATTEST: ("filename", "sha256", "provenance"),
+    DELETE: ("filename", "sha256"),
+    YANK: ("version",),
+    UNYANK: ("version",),
+    STATUS: ("status",),
+}
 _APPLY: dict[str, Callable[[Connection, Event], None]] = {
     UPLOAD: _apply_upload,
     ATTEST: _apply_provenance,

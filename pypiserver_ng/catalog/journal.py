@@ -4,14 +4,16 @@ Only ever appended to, by any process, after the transaction that recorded the e
 database numbers events; a line whose number is not higher than the last one's is not written again.
 """
 
+import errno
 import fcntl
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pypiserver_ng.catalog.events import Event, decode_event, encode_event
+from pypiserver_ng.catalog.events import Event, decode_event, decode_number, encode_event
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +29,9 @@ class Journal:
         is_new = not path.exists()
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(path, flags, 0o600)
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            os.close(self._fd)
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         if is_new:
             _sync_directory(path.parent)
         #: Size of the file and number of its last event, when this process last looked.
@@ -40,19 +45,26 @@ class Journal:
         with self._locked():
             return self._last()
 
-    def append(self, missing: Callable[[int], Sequence[Event]], *, must_last: bool) -> None:
-        """Write down what is missing after the last number. Raises OSError; then nothing was written.
+    def append(self, newest: Callable[[], int], missing: Callable[[int], Sequence[Event]], *, must_last: bool) -> None:
+        """Write down what the database has after the last number that is here; `newest` is the database's own last.
 
-        With `must_last` the bytes are on the disk when this returns.
+        With `must_last` the bytes are on the disk when this returns. Raises OSError: then they may not be.
         """
         with self._locked():
             last = self._last()
-            new = [event for event in missing(last) if event.id > last]
-            size = os.fstat(self._fd).st_size
+            if last > (known := newest()):
+                _log.error(
+                    "%s has events after number %d that the catalog does not know: the next start takes them up",
+                    self._path,
+                    known,
+                )
+                last = max((number for number in self._numbers() if number <= known), default=0)
+            new = missing(last)
             if new:
+                size = os.fstat(self._fd).st_size
                 content = b"".join(encode_event(event) + b"\n" for event in new)
                 self._write(content, size)
-                self._known = (size + len(content), new[-1].id)
+                self._known = (size + len(content), max(self._known[1], new[-1].id))
         if must_last:
             # Outside the lock: whoever waits for the disk keeps nobody from writing.
             os.fsync(self._fd)
@@ -70,7 +82,7 @@ class Journal:
         try:
             written = os.write(self._fd, content)
             if written < len(content):
-                raise OSError(28, os.strerror(28))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
             os.ftruncate(self._fd, size)
             raise
@@ -81,16 +93,15 @@ class Journal:
             return self._known[1]
         end = self._repair(size)
         number = 0
-        for line in reversed(self._tail(end)):
-            try:
-                number = decode_event(line).id
-                break
-            except ValueError:
-                continue
-        else:
-            number = max((event.id for event in self.read()), default=0)
+        numbers = _read_numbers(self._tail(end)) or self._numbers()
+        number = max(numbers, default=0)
         self._known = (end, number)
         return number
+
+    def _numbers(self) -> list[int]:
+        """Of every line that has one."""
+        with self._path.open("rb") as lines:
+            return _read_numbers(lines)
 
     def _repair(self, size: int) -> int:
         """Cut off what follows the last line end; returns the size then."""
@@ -115,6 +126,14 @@ class Journal:
             yield
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+
+def _read_numbers(lines: Iterable[bytes]) -> list[int]:
+    numbers = []
+    for line in lines:
+        with suppress(ValueError):
+            numbers.append(decode_number(line))
+    return numbers
 
 
 def _sync_directory(path: Path) -> None:

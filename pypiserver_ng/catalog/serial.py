@@ -6,6 +6,7 @@ only a signal; the catalog holds the truth.
 
 import fcntl
 import os
+import threading
 from pathlib import Path
 from struct import Struct
 
@@ -19,9 +20,22 @@ class SharedSerial:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         if os.fstat(self._fd).st_size < _FORMAT.size:
             os.ftruncate(self._fd, _FORMAT.size)
+        # A lock of a file keeps other processes out, no thread.
+        self._threads = threading.Lock()
+        #: What this process knows to be committed, should the file not take it.
+        self._own = 0
+        self._seen = 0
 
     @property
     def value(self) -> int:
+        try:
+            self._seen = max(self._read(), self._own)
+        except OSError:
+            # A disk that died: what is in memory can still be answered.
+            return max(self._seen, self._own)
+        return self._seen
+
+    def _read(self) -> int:
         # A read costs less than a microsecond more than a mapping, and survives that somebody cuts the file short.
         value: int = _FORMAT.unpack(os.pread(self._fd, _FORMAT.size, 0).ljust(_FORMAT.size, b"\0"))[0]
         return value
@@ -29,17 +43,21 @@ class SharedSerial:
     def advance(self, serial: int) -> None:
         """Raise the counter to `serial` after its transaction was committed; it never goes back.
 
-        The lock keeps a slower writer from setting an older number over a newer one.
+        The locks keep a slower writer from setting an older number over a newer one. Raises OSError: then this
+        process knows of the change, and others learn of it when they next compare.
         """
-        fcntl.lockf(self._fd, fcntl.LOCK_EX)
-        try:
-            if serial > self.value:
-                os.pwrite(self._fd, _FORMAT.pack(serial), 0)
-        finally:
-            fcntl.lockf(self._fd, fcntl.LOCK_UN)
+        with self._threads:
+            self._own = max(self._own, serial)
+            fcntl.lockf(self._fd, fcntl.LOCK_EX)
+            try:
+                if serial > self._read():
+                    os.pwrite(self._fd, _FORMAT.pack(serial), 0)
+            finally:
+                fcntl.lockf(self._fd, fcntl.LOCK_UN)
 
     def restart(self, serial: int) -> None:
         """Set the counter to the catalog's own number, also backwards: the catalog may have been rebuilt."""
+        self._own = serial
         os.pwrite(self._fd, _FORMAT.pack(serial), 0)
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event
 
-_BUSY_SECONDS = 30
+_BUSY_SECONDS = 10
 
 
 def create_sqlite_engine(path: Path) -> Engine:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from pypiserver_ng import pages
 from pypiserver_ng.archive.inspector import Inspector
 from pypiserver_ng.attestations import AttestationVerifier
-from pypiserver_ng.errors import Denied, Invalid, NotFound, Unavailable
+from pypiserver_ng.errors import Denied, Failure, Invalid, NotFound, Unavailable
 from pypiserver_ng.filenames import is_same_version, newest_version, parse_found
 from pypiserver_ng.index.backlog import Backlog
 from pypiserver_ng.index.curation import Curator
@@ -70,6 +70,8 @@ class Index:
         self._intake = Intake(store, attestations, inspector, overwrite=overwrite)
         self._watcher = Watcher(directory.roots, self._compare)
         self._threads = ThreadPoolExecutor(32, thread_name_prefix="index")
+        # Changes wait for locks, archives and disks; questions must not wait behind them.
+        self._changing = ThreadPoolExecutor(16, thread_name_prefix="changing")
         self._flights = Flights()
         self._following = Following(catalog, self._threads, self._flights)
         self._cache = PageCache()
@@ -79,7 +81,11 @@ class Index:
 
     async def start(self) -> None:
         """Learn what lies in the directories; their files are read afterwards, or when they are asked for."""
-        await self.run(self._tree.scan)
+        try:
+            await self.change(self._tree.scan)
+        except Failure as fault:
+            # What is known can be answered; the watcher tries again.
+            _log.error("what changed in the package directories cannot be recorded: %s", fault.message)
         await self._following.catch_up()
         self._tasks = [asyncio.create_task(self._watcher.run()), asyncio.create_task(self._backlog.read_all())]
 
@@ -89,6 +95,7 @@ class Index:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.run(self._inspector.close)
         await self.run(self._backlog.stop)
+        self._changing.shutdown()
         self._threads.shutdown()
 
     # Pages
@@ -300,14 +307,14 @@ class Index:
 
     async def add(self, upload: Upload, scratch: Scratch, identity: Identity) -> None:
         """Check and publish an upload; when this returns, every answer has it. See `Intake.add`."""
-        await self.run(self._intake.add, upload, scratch, identity)
+        await self.change(self._intake.add, upload, scratch, identity)
 
     async def remove(self, name: NormalizedName, version: str, identity: Identity) -> int:
         """Delete the files of one release and bury their names; returns how many. Raises NotFound, Denied."""
         await self._following.catch_up()
         if name not in self._following.serials:
             raise NotFound(f"{name} ({version}) is not here")
-        files = await self._backlog.run(self._curator.delete, name, version, identity.user)
+        files = await self.change(self._curator.delete, name, version, identity.user)
         _log.info("%s removed %s", identity.user or "anyone", ", ".join(file.path for file in files))
         return len(files)
 
@@ -339,8 +346,12 @@ class Index:
     async def _compare(self, paths: Sequence[tuple[str, str]] | None) -> None:
         compare = self._tree.scan if paths is None else partial(self._tree.look, paths)
         # A command or another process may have found what nobody reads yet.
-        if await self.run(compare) or paths is None:
+        if await self.change(compare) or paths is None:
             self._backlog.wake()
+
+    async def change(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Blocking work on a change, in threads of its own."""
+        return await asyncio.get_running_loop().run_in_executor(self._changing, partial(function, *arguments))
 
     async def run(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Blocking work in a thread of the index."""

@@ -132,10 +132,9 @@ class Intake:
     def _replace(self, arrival: Arrival, scratch: Scratch) -> None:
         filename = arrival.parsed.filename
         with self._directory.keep_aside(filename) as kept:
-            seen = self._directory.publish(scratch, filename, overwrite=True)
             try:
-                self._record(seen, arrival)
-            except Failure:
+                self._record(self._directory.publish(scratch, filename, overwrite=True), arrival)
+            except (Failure, OSError):
                 self._directory.put_back(kept, filename)
                 raise
 

@@ -166,7 +166,13 @@ class Directory:
                 scratch.path.replace(target)
             else:
                 self._link(scratch, target)
-            _sync_directory(root)
+            try:
+                _sync_directory(root)
+            except OSError:
+                # Refused means refused; what was replaced is kept aside by who asked for that.
+                with contextlib.suppress(OSError):
+                    os.unlink(target)  # noqa: PTH108
+                raise
             return _seen(root, filename, os.fstat(fd))
 
     @contextlib.contextmanager
@@ -191,7 +197,8 @@ class Directory:
             self.delete(self.roots[0], filename)
         else:
             kept.replace(Path(self.roots[0], filename))
-            _sync_directory(self.roots[0])
+            with contextlib.suppress(OSError):
+                _sync_directory(self.roots[0])
 
     def _link(self, scratch: Scratch, target: str) -> None:
         try:

@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-_PATIENCE_SECONDS = 30.0
+_PATIENCE_SECONDS = 10.0
 
 
 class SharedLock:
-    """Not reentrant. A process that dies releases it; for one that hangs nobody waits longer than half a minute."""
+    """Not reentrant. A process that dies releases it; for one that hangs nobody waits longer than ten seconds."""
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

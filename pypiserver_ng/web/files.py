@@ -20,8 +20,8 @@ from pypiserver_ng.web.ranges import Unsatisfiable, choose_range, is_unmodified_
 _log = logging.getLogger(__name__)
 
 _YEAR = 31_536_000
-#: Bytes read at once: large enough for speed, small enough for a thousand downloads at a time.
-_CHUNK = 1 << 18
+#: Bytes read at once: large enough for speed, small enough for a thousand slow downloads at a time.
+_CHUNK = 1 << 16
 _TYPES = {".gz": b"application/gzip", ".tgz": b"application/gzip", ".zip": b"application/zip"}
 
 

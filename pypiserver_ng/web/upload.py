@@ -42,7 +42,7 @@ class UploadForm:
             return
         finally:
             if form.scratch is not None:
-                await asyncio.shield(self._index.run(form.scratch.discard))
+                await asyncio.shield(self._index.change(form.scratch.discard))
         await http.send_text(send, 200, "")
 
     def _refuse_too_large(self, scope: Scope) -> None:
@@ -59,7 +59,7 @@ class UploadForm:
                 form,
                 most=self._most,
                 new_scratch=self._index.new_scratch,
-                run=self._index.run,
+                run=self._index.change,
             )
         except OSError as fault:
             raise translate_os_error(fault) from fault

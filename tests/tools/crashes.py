@@ -46,8 +46,8 @@ class Witness:
 
     def _upload(self, url: str, stop: threading.Event) -> None:
         address = urlsplit(url).netloc
-        with contextlib.suppress(OSError, HTTPException):
-            connection = HTTPConnection(address, timeout=20)
+        connection = HTTPConnection(address, timeout=20)
+        with contextlib.closing(connection), contextlib.suppress(OSError, HTTPException):
             while not stop.is_set():
                 with self._lock:
                     self._next += 1
@@ -55,8 +55,8 @@ class Witness:
                 built = build_wheel(f"p{number % 7}", f"1.{number}", description="text " * (number % 5 * 2000))
                 body, content_type = encode_upload(built)
                 connection.request("POST", "/", body, {"content-type": content_type})
-                answer = connection.getresponse()
-                answer.read()
+                with connection.getresponse() as answer:
+                    answer.read()
                 if answer.status == 200:
                     with self._lock:
                         self.acknowledged[built.filename] = built.sha256
