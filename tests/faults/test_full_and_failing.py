@@ -233,7 +233,7 @@ def test_a_counter_that_cannot_be_written(packages: Path, serve: Serve) -> None:
     expect_reads(server, OLD)
     with traced(server.process.pid, "-P", str(packages / ".pypiserver-ng/serial"), "-e", "inject=pwrite64:error=EIO"):
         assert upload(server.url, NEW).status_code == 200
-        assert set(list_files(server, "demo")) == {OLD.filename, NEW.filename}
+        assert {file.filename for file in list_files(server.url, "demo")} == {OLD.filename, NEW.filename}
     expect_recovery(server, OTHER)
 
 
