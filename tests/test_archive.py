@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pypiserver_ng.archive import uploads
 from pypiserver_ng.archive.found import Found
 from pypiserver_ng.errors import Invalid
 from tests.tools.inspections import find, inspect
@@ -402,3 +403,15 @@ def test_a_member_with_a_name_of_dashes_is_passed_over(tmp_path: Path) -> None:
     """Such a name would be split at each of them; the file is listed without metadata at once."""
     members = [Member(b"x" + b"-a" * 15_000 + b"%d.dist-info/METADATA" % number) for number in range(200)]
     assert find(tmp_path, WHEEL, make_zip(members)).complete
+
+
+def test_a_large_wheel_is_compared_as_far_as_there_is_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smallest members first: a program whose bytes RECORD does not know cannot hide behind a large file."""
+    monkeypatch.setattr(uploads, "MAX_UNPACKED", 5_000)
+    files = wheel_files({"demo/big.bin": b"x" * 9_000})
+    rows = files[f"{INFO}/RECORD"]
+    assert inspect(tmp_path, WHEEL, zip_of(files | {f"{INFO}/RECORD": rows.replace(b",9000", b",9001")})) == METADATA
+    changed = rows.replace(b"demo/__init__.py,sha256=", b"demo/__init__.py,sha256=A")
+    assert changed != rows
+    with pytest.raises(Invalid, match="another hash"):
+        inspect(tmp_path, WHEEL, zip_of(files | {f"{INFO}/RECORD": changed}))

@@ -1,5 +1,6 @@
 """An uploaded wheel or sdist is in order in every respect that installers rely on, or refused with the reason."""
 
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from pypiserver_ng.archive import tars, wheels, zips
@@ -15,7 +16,8 @@ MAX_RATIO = 50
 #: Most bytes a tar may unpack to: it has no directory, so all of it has to be unpacked to see its members, which
 #: takes about two seconds.
 MAX_TAR = 512 * 2**20
-#: A zip is unpacked whole, and RECORD's hashes are checked, up to this many bytes; beyond, only names are compared.
+#: Most bytes of a zip that are unpacked and compared with RECORD, the smallest members first; of the others only the
+#: names are compared.
 MAX_UNPACKED = 256 * 2**20
 
 _TYPE, _UNKNOWN, _DIRECTORY, _FILE, _SYMLINK = 0o170000, 0, 0o040000, 0o100000, 0o120000
@@ -40,19 +42,17 @@ def _inspect_wheel(file: BinaryIO, size: int, parsed: ParsedFilename) -> bytes:
     dist_info = wheels.find_dist_info(members, parsed)
     record = wheels.read_record(file, members, dist_info)
     wheels.check_entry_points(file, members, dist_info)
-    if _is_small(members):
-        for member in members:
-            wheels.check_member(file, member, record.get(member.name))
+    for member in _choose_checked(members):
+        wheels.check_member(file, member, record.get(member.name))
     return _read_metadata(file, members, f"{dist_info}/METADATA")
 
 
 def _inspect_zip(file: BinaryIO, size: int, parsed: ParsedFilename) -> bytes:
     members, top = _read_members(file, size, depth=1)
     _check_top(top, parsed)
-    if _is_small(members):
-        for member in members:
-            for _ in zips.unpack(file, member):
-                pass
+    for member in _choose_checked(members):
+        for _ in zips.unpack(file, member):
+            pass
     return _read_metadata(file, members, f"{top}/PKG-INFO")
 
 
@@ -87,8 +87,14 @@ def _add_member(file: BinaryIO, tree: Tree, member: zips.Member) -> None:
         tree.add(member.name)
 
 
-def _is_small(members: list[zips.Member]) -> bool:
-    return sum(member.size for member in members) <= MAX_UNPACKED
+def _choose_checked(members: list[zips.Member]) -> Iterator[zips.Member]:
+    """The smallest members, as many as can be unpacked in time: whatever a person would write by hand is among them."""
+    total = 0
+    for member in sorted(members, key=lambda member: member.size):
+        total += member.size
+        if total > MAX_UNPACKED:
+            return
+        yield member
 
 
 def _read_metadata(file: BinaryIO, members: list[zips.Member], name: str) -> bytes:
