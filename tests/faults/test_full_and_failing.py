@@ -137,6 +137,22 @@ def test_full_state_directory(small: Path, packages: Path, serve: Serve, program
     assert {file.yanked for file in list_files(server.url, "demo")} == {"", None}
 
 
+@needs_root
+def test_start_on_a_full_state_directory(small: Path, packages: Path, serve: Serve) -> None:
+    """What was known is answered, what was copied in meanwhile is local, and is listed when there is room again."""
+    state = small / "state"
+    server = serve(*CLOSED, "--state-dir", str(state))
+    assert upload(server.url, OLD).status_code == 200
+    server.stop()
+    for number in range(200):
+        make_wheel(packages, f"copied{number}", "1.0")
+    with full(small):
+        again = serve(*CLOSED, "--state-dir", str(state))
+        expect_reads(again, OLD)
+        assert ask(again.url, "/simple/copied7/").status == 503
+    wait_until(lambda: ask(again.url, "/simple/copied7/").status == 200, within=30)
+
+
 @pytest.fixture
 def program(tmp_path: Path, environment: dict[str, str]) -> Program:
     return Program(tmp_path, environment)
