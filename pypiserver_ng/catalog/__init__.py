@@ -4,25 +4,37 @@ Every write bumps the serial of the projects it touches in its own transaction, 
 the commit. The catalog never touches the files themselves.
 """
 
-import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select, true, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from pypiserver_ng.catalog.database import Database, Transaction, read_serial
+from pypiserver_ng.catalog.database import Database, read_serial
 from pypiserver_ng.catalog.events import ATTEST, DELETE, STATUS, UNYANK, UPLOAD, YANK
+from pypiserver_ng.catalog.queries import (
+    batches,
+    count_files,
+    expect_release,
+    find_upload_time,
+    is_yanked,
+    list_projects,
+    list_versions,
+    read_marks,
+    read_project,
+    touch,
+    upsert_files,
+    warn_of_changes,
+)
 from pypiserver_ng.catalog.rows import (
     NO_MARKS,
     Change,
     Contents,
     Doomed,
     Known,
-    Marks,
     Presence,
     Rows,
     contents_values,
@@ -33,15 +45,11 @@ from pypiserver_ng.catalog.rows import (
 )
 from pypiserver_ng.catalog.schema import doomed, files, mounts, projects, provenances, tombstones, uploads, yanks
 from pypiserver_ng.errors import Conflict, Denied, NotFound
-from pypiserver_ng.filenames import is_same_version, release_key, sort_key
+from pypiserver_ng.filenames import release_key
 from pypiserver_ng.model import File, Found, NormalizedName, ParsedFilename, Status
 from pypiserver_ng.policy import describe_status
 
 __all__ = ["Catalog", "Change", "Contents", "Doomed", "Known", "Presence", "Rows", "buried_conflict", "closed_denial"]
-
-_log = logging.getLogger(__name__)
-
-_T = TypeVar("_T")
 
 
 class Catalog:
@@ -80,8 +88,8 @@ class Catalog:
         """The project and its files, as they were at one moment."""
         query = select(files).where(files.c.project == name).order_by(files.c.id)
         with self._reading() as connection:
-            serial, status, reason = _project(connection, name)
-            marks = _marks(connection, name)
+            serial, status, reason = read_project(connection, name)
+            marks = read_marks(connection, name)
             return Rows(serial, status, reason, [to_known(row, marks) for row in connection.execute(query)])
 
     def files_named(self, filename: str) -> list[Known]:
@@ -140,7 +148,7 @@ class Catalog:
     def status(self, name: NormalizedName) -> tuple[Status, str | None]:
         """A project's status and its reason; active where nobody said otherwise."""
         with self._reading() as connection:
-            return _project(connection, name)[1:]
+            return read_project(connection, name)[1:]
 
     def search(self, terms: Sequence[str]) -> list[Found]:
         """Projects whose name or summary holds one of the terms, in lower case; no terms means every project."""
@@ -205,43 +213,43 @@ class Catalog:
         values = presence_values(presence) | contents_values(contents) | {"upload_time": moment}
         with self._change() as change:
             connection = change.connection
-            _, status, reason = _project(connection, parsed.name)
+            _, status, reason = read_project(connection, parsed.name)
             if not status.takes_uploads:
                 raise closed_denial(parsed.name, status, reason)
             buried = connection.scalar(select(tombstones.c.sha256).where(tombstones.c.filename == parsed.filename))
             if buried not in {None, sha256} and not overwrite:
                 raise buried_conflict(parsed.filename)
-            _touch(change, {parsed.name})
-            connection.execute(_upsert(values), [values])
+            touch(change, {parsed.name})
+            connection.execute(upsert_files(values), [values])
             # The same bytes again, before their deletion was finished: now they are meant to stay.
             here = (doomed.c.root == presence.root) & (doomed.c.path == presence.path)
             connection.execute(delete(doomed).where(here))
             fields = {"version": parsed.version, "filename": parsed.filename, "sha256": sha256}
             attested = provenance.decode() if provenance is not None else None
             change.record(UPLOAD, parsed.name, **fields, user=user, upload_time=moment, provenance=attested)
-            _count(connection, {parsed.name})
+            count_files(connection, {parsed.name})
 
     def add_provenance(self, parsed: ParsedFilename, sha256: str, content: bytes, user: str | None) -> None:
         """Record what an upload of bytes that were here already brought."""
         with self._change() as change:
-            _touch(change, {parsed.name})
+            touch(change, {parsed.name})
             fields = {"version": parsed.version, "filename": parsed.filename, "sha256": sha256}
             change.record(ATTEST, parsed.name, **fields, user=user, provenance=content.decode())
 
     def yank(self, name: NormalizedName, version: str, reason: str | None, user: str | None) -> None:
         """Mark a release, its later files included (PEP 592). Raises NotFound when it has no file."""
         with self._change() as change:
-            _expect_release(change.connection, name, version)
-            _touch(change, {name})
+            expect_release(change.connection, name, version)
+            touch(change, {name})
             change.record(YANK, name, version=version, reason=reason, user=user)
 
     def unyank(self, name: NormalizedName, version: str, user: str | None) -> bool:
         """Take the mark away; returns whether there was one. Raises NotFound when the release is unknown."""
         with self._change() as change:
-            if not _is_yanked(change.connection, name, version):
-                _expect_release(change.connection, name, version)
+            if not is_yanked(change.connection, name, version):
+                expect_release(change.connection, name, version)
                 return False
-            _touch(change, {name})
+            touch(change, {name})
             change.record(UNYANK, name, version=version, user=user)
             return True
 
@@ -251,7 +259,7 @@ class Catalog:
             known = change.connection.scalar(select(projects.c.name).where(projects.c.name == name))
             if known is None and status is not Status.QUARANTINED:
                 raise NotFound(f"{name} has no file here")
-            _touch(change, {name})
+            touch(change, {name})
             change.record(STATUS, name, status=status.value, reason=reason, user=user)
 
     def sync(self, found: Sequence[Presence], gone: Sequence[int]) -> None:
@@ -260,20 +268,20 @@ class Catalog:
             return
         with self._change() as change:
             connection = change.connection
-            touched = {presence.parsed.name for presence in found} | _projects_of(connection, gone)
-            _touch(change, touched)
-            _warn_of_changes(connection, found)
+            touched = {presence.parsed.name for presence in found} | list_projects(connection, gone)
+            touch(change, touched)
+            warn_of_changes(connection, found)
             if found:
                 rows = [found_values(presence) for presence in found]
-                connection.execute(_upsert(rows[0], if_changed=True), rows)
-            for batch in _batches(gone):
+                connection.execute(upsert_files(rows[0], if_changed=True), rows)
+            for batch in batches(gone):
                 connection.execute(delete(files).where(files.c.id.in_(batch)))
-            _count(connection, touched)
+            count_files(connection, touched)
 
     def record(self, results: Sequence[tuple[Known, Contents]], *, again: bool = False) -> None:
         """What reading told of files, unless they changed in between; `again` also replaces what was known."""
         with self._change() as change:
-            _touch(change, {known.presence.parsed.name for known, _ in results})
+            touch(change, {known.presence.parsed.name for known, _ in results})
             for known, contents in results:
                 unchanged = (
                     (files.c.id == known.id)
@@ -281,7 +289,7 @@ class Catalog:
                     & (files.c.mtime_ns == known.presence.mtime_ns)
                     & (true() if again else files.c.sha256.is_(None))
                 )
-                values = contents_values(contents) | _upload_time(change.connection, known, contents)
+                values = contents_values(contents) | find_upload_time(change.connection, known, contents)
                 change.connection.execute(update(files).where(unchanged).values(values))
 
     def remove(self, removed: Sequence[File], user: str | None) -> None:
@@ -292,7 +300,7 @@ class Catalog:
         touched = {file.project for file in removed}
         with self._change() as change:
             connection = change.connection
-            _touch(change, touched)
+            touch(change, touched)
             for file in removed:
                 same = (files.c.id == file.id) & (files.c.sha256 == file.digests.sha256)
                 if not connection.execute(delete(files).where(same)).rowcount:
@@ -301,7 +309,7 @@ class Catalog:
                 connection.execute(upsert(doomed).on_conflict_do_nothing(), [asdict(row)])
                 fields = {"version": file.version, "filename": file.filename, "sha256": file.digests.sha256}
                 change.record(DELETE, file.project, **fields, user=user)
-            _count(connection, touched)
+            count_files(connection, touched)
 
     def doomed(self) -> list[Doomed]:
         """What deletions that did not end have left to do."""
@@ -317,9 +325,11 @@ class Catalog:
             left = {(file.project, release_key(file.version)) for file in kept}
             for project, version in sorted({(file.project, file.version) for file in gone}):
                 # A release that is uploaded again after it was deleted whole is a new one.
-                is_whole = version not in _versions(connection, project) and (project, release_key(version)) not in left
-                if is_whole and _is_yanked(connection, project, version):
-                    _touch(change, {project})
+                is_whole = (
+                    version not in list_versions(connection, project) and (project, release_key(version)) not in left
+                )
+                if is_whole and is_yanked(connection, project, version):
+                    touch(change, {project})
                     change.record(UNYANK, project, version=version, user=user)
 
 
@@ -335,91 +345,3 @@ def buried_conflict(filename: str) -> Conflict:
 def closed_denial(name: NormalizedName, status: Status, reason: str | None) -> Denied:
     """Why an archived or quarantined project takes no upload (PEP 792)."""
     return Denied(f"{describe_status(name, status, reason)}: it takes no uploads")
-
-
-def _project(connection: Connection, name: NormalizedName) -> tuple[int, Status, str | None]:
-    """Serial, status and its reason."""
-    query = select(projects.c.serial, projects.c.status, projects.c.status_reason).where(projects.c.name == name)
-    row = connection.execute(query).first()
-    return (row[0], Status(row[1]), row[2]) if row else (0, Status.ACTIVE, None)
-
-
-def _marks(connection: Connection, name: NormalizedName) -> Marks:
-    yanked = select(yanks.c.version, yanks.c.reason).where(yanks.c.project == name)
-    attested = select(provenances.c.filename, provenances.c.sha256).where(provenances.c.project == name)
-    return Marks(
-        {row.version: row.reason for row in connection.execute(yanked)},
-        {(row.filename, row.sha256) for row in connection.execute(attested)},
-    )
-
-
-def _versions(connection: Connection, name: NormalizedName) -> list[str]:
-    return list(connection.scalars(select(files.c.version).where(files.c.project == name).distinct()))
-
-
-def _expect_release(connection: Connection, name: NormalizedName, version: str) -> None:
-    versions = _versions(connection, name)
-    if not versions:
-        raise NotFound(f"{name} has no file here")
-    if not any(is_same_version(version, known) for known in versions):
-        newest = ", ".join(sorted(versions, key=sort_key, reverse=True)[:5])
-        raise NotFound(f"{name} {version[:100]!a} is not here; its newest versions are {newest}")
-
-
-def _is_yanked(connection: Connection, name: NormalizedName, version: str) -> bool:
-    release = (yanks.c.project == name) & (yanks.c.version == release_key(version))
-    return connection.scalar(select(yanks.c.project).where(release)) is not None
-
-
-def _warn_of_changes(connection: Connection, found: Sequence[Presence]) -> None:
-    """Name files whose bytes were replaced in the directory: clients may hold the old ones for a year."""
-    columns = (files.c.root, files.c.path, files.c.size, files.c.mtime_ns, files.c.sha256)
-    for batch in _batches(found):
-        here = files.c.path.in_([presence.path for presence in batch])
-        known = {(row.root, row.path): row for row in connection.execute(select(*columns).where(here))}
-        for presence in batch:
-            row = known.get((presence.root, presence.path))
-            if row and row.sha256 and (row.size, row.mtime_ns) != (presence.size, presence.mtime_ns):
-                _log.warning("%s was changed in its directory; it had the sha256 %s", presence.path, row.sha256)
-
-
-def _upload_time(connection: Connection, known: Known, contents: Contents) -> dict[str, int]:
-    """Bytes that were uploaded keep their time, whoever moves or touches the file."""
-    same = (uploads.c.filename == known.presence.parsed.filename) & (uploads.c.sha256 == contents.digests.sha256)
-    moment = connection.scalar(select(uploads.c.upload_time).where(same))
-    return {} if moment is None else {"upload_time": moment}
-
-
-def _upsert(columns: Iterable[str], *, if_changed: bool = False) -> Any:
-    statement = upsert(files)
-    new = statement.excluded
-    changed = (files.c.size != new.size) | (files.c.mtime_ns != new.mtime_ns)
-    return statement.on_conflict_do_update(
-        index_elements=["root", "path"],
-        set_={column: new[column] for column in columns},
-        where=changed if if_changed else None,
-    )
-
-
-def _touch(change: Transaction, names: Iterable[str]) -> None:
-    rows = [{"name": name, "serial": change.serial, "files": 0} for name in names]
-    if rows:
-        statement = upsert(projects).on_conflict_do_update(index_elements=["name"], set_={"serial": change.serial})
-        change.connection.execute(statement, rows)
-
-
-def _count(connection: Connection, names: Iterable[str]) -> None:
-    count = select(func.count()).where(files.c.project == projects.c.name).scalar_subquery()
-    for batch in _batches(sorted(names)):
-        connection.execute(update(projects).where(projects.c.name.in_(batch)).values(files=count))
-
-
-def _projects_of(connection: Connection, ids: Sequence[int]) -> set[NormalizedName]:
-    names: set[NormalizedName] = set()
-    for batch in _batches(ids):
-        names.update(connection.scalars(select(files.c.project).where(files.c.id.in_(batch)).distinct()))
-    return names
-
-
-def _batches(items: Sequence[_T], size: int = 500) -> Iterator[Sequence[_T]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
