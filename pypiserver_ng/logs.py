@@ -15,7 +15,7 @@ class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         # Only a traceback has lines of its own; it may quote what a client sent, so each is escaped.
-        return "\n".join(map(_escape, text.split("\n"))) if record.exc_info else _escape(text)
+        return "\n".join(map(escape, text.split("\n"))) if record.exc_info else escape(text)
 
 
 class _JsonFormatter(logging.Formatter):
@@ -37,7 +37,8 @@ def announce(text: str, style: str) -> None:
     print(_JsonFormatter().format(record) if style == "json" else text, file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """One line for a terminal, whatever somebody put into a name."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 

@@ -68,8 +68,7 @@ def make_body(content: bytes, media_type: str, coding: str, *, private: bool) ->
     compress = coding != IDENTITY and len(content) >= _WORTH_COMPRESSING
     sent = _compress(content, coding) if compress else content
     # A strong validator differs for each representation and content coding (RFC 9110, 8.8.1).
-    tag = hashlib.sha256(b"%s\0%s\0%s" % (media_type.encode(), coding.encode() if compress else b"", content))
-    etag = b'"%s"' % tag.hexdigest()[:32].encode()
+    etag = make_etag(media_type.encode(), coding.encode() if compress else b"", content)
     shared = [
         (b"etag", etag),
         (b"cache-control", cache_control(private=private)),
@@ -87,6 +86,11 @@ def make_body(content: bytes, media_type: str, coding: str, *, private: bool) ->
     if media_type != JSON_TYPE:
         headers.append((b"content-security-policy", _CONTENT_SECURITY))
     return Body(sent, etag, headers, shared)
+
+
+def make_etag(*parts: bytes) -> bytes:
+    """A strong entity tag of everything that tells one representation from others."""
+    return b'"%s"' % hashlib.sha256(b"\0".join(parts)).hexdigest()[:32].encode()
 
 
 def cache_control(*, private: bool) -> bytes:

@@ -107,6 +107,11 @@ class Catalog:
         """Every row, by id."""
         return self._known(true())
 
+    def total_size(self) -> int:
+        """Bytes of all files."""
+        with self._reading() as connection:
+            return connection.scalar(select(func.sum(files.c.size))) or 0
+
     def file_at(self, root: str, path: str) -> Known | None:
         """The row of one path."""
         return next(iter(self._known((files.c.root == root) & (files.c.path == path))), None)

@@ -92,7 +92,6 @@ class Journal:
         if size == self._known[0]:
             return self._known[1]
         end = self._repair(size)
-        number = 0
         numbers = _read_numbers(self._tail(end)) or self._numbers()
         number = max(numbers, default=0)
         self._known = (end, number)

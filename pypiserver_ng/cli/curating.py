@@ -86,11 +86,6 @@ def _become_owner(config: Config) -> None:
     os.setuid(owner.st_uid)
 
 
-def printable(text: str) -> str:
-    """One line for a terminal, whatever somebody called a file."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
 def current_user() -> str:
     """Who works at the command line, for the journal."""
     try:

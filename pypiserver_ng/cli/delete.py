@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pypiserver_ng.cli.curating import curating, current_user, name_argument, printable, version_argument
+from pypiserver_ng.cli.curating import curating, current_user, name_argument, version_argument
+from pypiserver_ng.logs import escape
 from pypiserver_ng.model import NormalizedName
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def command(curator: "Curator", name: NormalizedName, version: str) -> None:
     """Delete the files of a release. Their names take no other bytes afterwards: upload a new version."""
     for file in curator.delete(name, version, current_user()):
-        click.echo(printable(f"deleted {file.path}"))
+        click.echo(escape(f"deleted {file.path}"))
     if not curator.is_here(name):
         click.echo(
             f"note: {name} has no file here any more, so the fallback answers for it: --reserve or "

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pypiserver_ng.cli.curating import curating, printable, progress
+from pypiserver_ng.cli.curating import curating, progress
+from pypiserver_ng.logs import escape
 
 if TYPE_CHECKING:
     from pypiserver_ng.index.curation import Curator
@@ -17,5 +18,5 @@ def command(curator: "Curator") -> None:
     with progress("reading", curator.size()) as advance:
         count, changed = curator.reindex(advance)
     for path in changed:
-        click.echo(printable(f"{path} has other bytes than before"))
+        click.echo(escape(f"{path} has other bytes than before"))
     click.echo(f"{count} {'file' if count == 1 else 'files'} read")

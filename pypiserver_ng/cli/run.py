@@ -34,13 +34,15 @@ def _run(config: Config) -> int | None:
     except OSError as fault:
         raise Invalid(f"cannot write the log file {config.log_file}: {fault.strerror}") from None
     if config.workers == 1:
-        application = _create(config)
-        _serve(config, application, _listen(config), lambda line: click.echo(line, err=True), _say_notices)
+        application, listening = _create(config), _listen(config)
+        # Not earlier: where something fails, that is the only line on stderr.
+        _say_notices(config)
+        _serve(config, application, listening, lambda line: click.echo(line, err=True))
         return None
     listening = _listen(config)
 
     def work(report: Callable[[str], None]) -> None:
-        _serve(config, _create(config), listening, report, lambda _config: None)
+        _serve(config, _create(config), listening, report)
 
     def say_ready(line: str) -> None:
         _say_notices(config)
@@ -71,17 +73,9 @@ def _listen(config: Config) -> socket.socket:
         raise Invalid(f"cannot listen on {config.host!r}: it is not a host name; see --host") from None
 
 
-def _serve(
-    config: Config,
-    application: "Application",
-    listening: socket.socket,
-    say: Callable[[str], None],
-    say_notices: Callable[[Config], None],
-) -> None:
+def _serve(config: Config, application: "Application", listening: socket.socket, say: Callable[[str], None]) -> None:
     from pypiserver_ng.server import reachable_address, serve
 
-    # Not earlier: where something fails, that is the only line on stderr.
-    say_notices(config)
     url = f"http://{reachable_address(listening)}{config.server_base_url}/simple/"
 
     def say_ready() -> None:

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pypiserver_ng.cli.curating import curating, printable, progress
+from pypiserver_ng.cli.curating import curating, progress
+from pypiserver_ng.logs import escape
 
 if TYPE_CHECKING:
     from pypiserver_ng.index.curation import Curator
@@ -22,6 +23,6 @@ def command(curator: "Curator") -> int:
     with progress("verifying", curator.size()) as advance:
         findings = curator.verify(advance)
     for finding in findings:
-        click.echo(printable(f"{finding.root}/{finding.path}: {finding.problem}"))
+        click.echo(escape(f"{finding.root}/{finding.path}: {finding.problem}"))
     click.echo(f"{len(findings)} {'problem' if len(findings) == 1 else 'problems'} found", err=True)
     return EXIT_FOUND if findings else 0

@@ -93,7 +93,7 @@ class Backlog:
         if len(unread) < most:
             self._reader.forget_all_but(unread)
         due = [known for known in unread if self._reader.is_due(known)][:_BATCH]
-        results = [(known, contents) for known in due if (contents := self._reader.read(known))]
+        results = self._reader.read_each(due)
         if results:
             self._catalog.record(results)
             return len(results)

@@ -79,7 +79,7 @@ class Curator:
 
     def size(self) -> int:
         """Bytes of all files that are known."""
-        return sum(known.presence.size for known in self._catalog.everything())
+        return self._catalog.total_size()
 
     def reindex(self, advance: Advance) -> tuple[int, list[str]]:
         """Read every file again and record what it says; returns how many were read, and whose bytes had changed.
@@ -91,7 +91,7 @@ class Curator:
         changed: list[str] = []
         for start in range(0, len(rows), _BATCH):
             batch = rows[start : start + _BATCH]
-            results = [(known, contents) for known in batch if (contents := self._reader.read(known))]
+            results = self._reader.read_each(batch)
             self._catalog.record(results, again=True)
             count += len(results)
             changed += [

@@ -74,6 +74,10 @@ class Reader:
             self._pending.pop(known.id, None)
         return contents
 
+    def read_each(self, rows: Iterable[Known]) -> list[tuple[Known, Contents]]:
+        """Those that could be read, with what they tell."""
+        return [(known, contents) for known in rows if (contents := self.read(known))]
+
     def _read(self, known: Known) -> Contents | None:
         presence = known.presence
         fd = self._directory.open(presence.root, presence.path)
@@ -124,7 +128,7 @@ def read_now(catalog: Catalog, reader: Reader, name: NormalizedName) -> Rows:
     """A project's rows after whatever of it was not read yet was read."""
     rows = catalog.project_rows(name)
     unread = [known for known in rows.known if known.file is None and reader.is_due(known)]
-    results = [(known, contents) for known in unread if (contents := reader.read(known))]
+    results = reader.read_each(unread)
     if not results:
         return rows
     try:
