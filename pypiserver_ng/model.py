@@ -6,6 +6,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NewType
 
+import msgspec
+from packaging.specifiers import SpecifierSet
+
 #: A project name with runs of ``-``, ``_`` and ``.`` as one ``-``, in lower case (PEP 503).
 NormalizedName = NewType("NormalizedName", str)
 
@@ -104,6 +107,53 @@ class File:
     #: Whether its upload brought attestations that were verified (PEP 740).
     has_provenance: bool = False
 
+    @property
+    def sha256(self) -> str:
+        return self.digests.sha256
+
+
+class UpstreamFile(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
+    """One distribution file as an upstream lists it; its bytes may be here or not.
+
+    A struct, because a page may hold ten thousand of them and is read from the disk as a whole.
+    """
+
+    filename: str
+    project: NormalizedName
+    display_name: str
+    version: str
+    kind: Kind
+    #: Where its bytes are: an absolute http(s) URL without credentials and fragment, perhaps on another host.
+    url: str
+    sha256: str | None = None
+    #: Where the upstream gives no sha256: the strongest other digest as ``algorithm=hex``.
+    other_digest: str | None = None
+    #: Bytes.
+    size: int | None = None
+    #: The upstream's own word, in UTC; never the time at which it was fetched.
+    upload_time: datetime | None = None
+    requires_python: str | None = None
+    #: sha256 of its core metadata; empty where the upstream has it and gives no hash, None where it has none.
+    metadata_sha256: str | None = None
+    yanked: bool = False
+    yanked_reason: str | None = None
+    has_signature: bool = False
+    #: Absolute URL of the provenance object at the upstream.
+    provenance_url: str | None = None
+
+    @property
+    def path(self) -> str:
+        """Below ``/packages/``: what is behind it never changes, with the hash in it or without."""
+        return f"-/{self.sha256 or 'first-seen'}/{self.filename}"
+
+
+class UpstreamPage(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What one upstream says of a project, in the order of its page."""
+
+    files: tuple[UpstreamFile, ...]
+    status: Status = Status.ACTIVE
+    status_reason: str | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Project:
@@ -184,3 +234,73 @@ class Publisher:
     claims: tuple[tuple[str, str], ...]
     #: Patterns of normalized names.
     projects: tuple[str, ...]
+
+
+class Mode(StrEnum):
+    """How projects that are not local are answered for."""
+
+    REDIRECT = "redirect"
+    CACHE = "cache"
+
+
+class OnError(StrEnum):
+    """What a failing upstream means for the next one."""
+
+    NEXT = "next"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSettings:
+    """One upstream as it is configured."""
+
+    name: str
+    #: Ends with ``/``; may hold credentials, which never leave the server but towards that host.
+    url: str = field(repr=False)
+    on_error: OnError = OnError.NEXT
+
+
+@dataclass(frozen=True, slots=True)
+class Releases:
+    """Some releases of some projects, as a rule names them: ``numpy==2.4.1``, ``leftpad<2``, ``acme-*``."""
+
+    #: As its owner wrote it.
+    text: str
+    #: Pattern of normalized names.
+    projects: str
+    #: None = every version.
+    specifier: SpecifierSet | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exemption:
+    """Releases that a cooldown and a freeze let through."""
+
+    releases: Releases
+    #: From this moment on it does not hold any more; None = it holds for ever.
+    until: datetime | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One `[[policy]]` entry. What it does not say is None: then the flags say it."""
+
+    #: How people find it, such as ``[[policy]] number 2 (acme-*)``.
+    label: str
+    #: Patterns of normalized names.
+    projects: tuple[str, ...]
+    #: Names of upstreams, in order; empty = never upstream.
+    upstreams: tuple[str, ...] | None = None
+    mode: Mode | None = None
+    merge: bool | None = None
+    #: Seconds; 0 = off.
+    cooldown: int | None = None
+    #: Nothing that came later is offered.
+    freeze: datetime | None = None
+    #: Seconds that an upstream's page is taken for fresh.
+    max_age: int | None = None
+    exempt: tuple[Exemption, ...] = ()
+    #: Nothing else is offered.
+    allow: tuple[Releases, ...] | None = None
+    deny: tuple[Releases, ...] = ()
