@@ -6,8 +6,7 @@ It speaks plain HTTP/1.1 over a connection of its own for each request, and know
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
@@ -99,10 +98,21 @@ def beginning(server: Server, path: str) -> Iterator[HTTPResponse]:
         connection.close()
 
 
-def in_parallel(times: int, question: Callable[[], Answer]) -> list[Answer]:
-    """The answers of so many clients at one time."""
-    with ThreadPoolExecutor(times) as threads:
-        return [future.result() for future in [threads.submit(question) for _ in range(times)]]
+@contextmanager
+def asked_at_once(server: Server, path: str, times: int, **headers: str) -> Iterator[list[HTTPConnection]]:
+    """So many clients that have sent their question and read nothing of the answer yet."""
+    connections = [connect(server) for _ in range(times)]
+    try:
+        for connection in connections:
+            connection.request("GET", path, headers={"accept": JSON, **headers})
+        yield connections
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def read_all(connections: Iterable[HTTPConnection]) -> list[Answer]:
+    return [read(connection.getresponse()) for connection in connections]
 
 
 def url_of(distribution: Distribution, *, is_hashed: bool = True) -> str:
