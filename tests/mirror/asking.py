@@ -112,7 +112,14 @@ def asked_at_once(server: Server, path: str, times: int, **headers: str) -> Iter
 
 
 def read_all(connections: Iterable[HTTPConnection]) -> list[Answer]:
-    return [read(connection.getresponse()) for connection in connections]
+    return [_finish(connection) for connection in connections]
+
+
+def _finish(connection: HTTPConnection) -> Answer:
+    try:
+        return read(connection.getresponse())
+    except (ConnectionError, HTTPException):
+        return NOTHING
 
 
 def url_of(distribution: Distribution, *, is_hashed: bool = True) -> str:
