@@ -1,23 +1,23 @@
-"""Other indexes: where they are, and what of their addresses a client may see."""
+"""Other indexes: where they are, what they say of a project, and the bytes of their files.
 
-from urllib.parse import quote, urlsplit, urlunsplit
+`addresses` reads URLs, `client` asks over `sessions` that a `guard` keeps from going astray, `surroundings` is what the
+machine says of the way, `unpacking` undoes content codings, `faults` has words for what goes wrong; `parsing`, with
+`links` for HTML and `entries` for one file, makes a page of an answer; `pip_index` asks pip for its own.
+Knows no policy and keeps nothing but connections.
+"""
 
-from pypiserver_ng.model import NormalizedName
+from pypiserver_ng.upstream.addresses import Upstream, without_credentials
+from pypiserver_ng.upstream.client import Download, NotModified, UpstreamClient
+from pypiserver_ng.upstream.parsing import RawPage, parse_page
+from pypiserver_ng.upstream.sessions import Timeouts
 
-
-class Upstream:
-    """One other index, by the URL of its simple API."""
-
-    def __init__(self, url: str) -> None:
-        #: Without credentials, with ``/`` at its end: the only form that leaves the server or is logged.
-        self.public_url = without_credentials(url)
-
-    def project_url(self, name: NormalizedName) -> str:
-        return f"{self.public_url}{quote(name)}/"
-
-
-def without_credentials(url: str) -> str:
-    """The URL without its user and password, ending with one ``/``."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path.rstrip("/") + "/", "", ""))
+__all__ = [
+    "Download",
+    "NotModified",
+    "RawPage",
+    "Timeouts",
+    "Upstream",
+    "UpstreamClient",
+    "parse_page",
+    "without_credentials",
+]
