@@ -151,15 +151,23 @@ def is_complete(answer: Answer) -> bool:
     return answer.status == 200 and answer.is_whole
 
 
+def list_copies(packages: Path, distribution: Distribution) -> list[Path]:
+    """Everything in the state directory that begins as the file does, whole or not."""
+    start = distribution.content[:512]
+    return [path for path in _walk(packages / ".pypiserver-ng") if _read_bytes(path)[:512] == start]
+
+
 def list_kept(packages: Path) -> set[str]:
     """sha256 of everything below the cache directory."""
-    cache = packages / ".pypiserver-ng" / "cache"
-    files = [path for path in cache.rglob("*") if path.is_file()]
-    return {hashlib.sha256(_read_bytes(path)).hexdigest() for path in files}
+    return {hashlib.sha256(_read_bytes(path)).hexdigest() for path in _walk(packages / ".pypiserver-ng" / "cache")}
 
 
 def is_kept(packages: Path, distribution: Distribution) -> bool:
     return distribution.sha256 in list_kept(packages)
+
+
+def _walk(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
 
 
 def _read_bytes(path: Path) -> bytes:
