@@ -225,6 +225,16 @@ def test_what_upstream_says_of_a_file(mirror: Mirror, mirrored: Mirrored, fault:
     wait_until(lambda: is_complete(ask(server, URL)), within=60)
 
 
+def test_upstream_that_hangs_is_an_outage(mirror: Mirror, mirrored: Mirrored) -> None:
+    """Before the first byte; others do not wait with it."""
+    server = mirror()
+    hanging = mirrored.spoil(AT_UPSTREAM, hang=True)
+    with asked_at_once(server, URL, 1) as waiting:
+        assert hanging.reached.wait(10)
+        assert is_complete(ask(server, url_of(SMALL)))
+        assert [has_failed(answer) for answer in read_all(waiting)] == [True]
+
+
 def test_a_coding_that_nobody_asked_for(mirror: Mirror, mirrored: Mirrored) -> None:
     """Bytes that a helpful upstream compressed, or calls so, are not the file."""
     server = mirror()

@@ -122,6 +122,16 @@ def test_a_failing_first_does_not_uncover_the_second(mirror: Mirror, mirrored: M
     assert list(listed(server)) == [WHEEL.filename]
 
 
+def test_another_upstream_of_the_same_name(mirror: Mirror, mirrored: Mirrored, second: Mirrored) -> None:
+    """A URL that was changed in the configuration is another index: its pages are not those that were kept."""
+    mirrored.add("demo", WHEEL)
+    second.add("demo", OTHER)
+    first = mirror()
+    assert list(listed(first)) == [WHEEL.filename]
+    first.stop()
+    assert list(listed(mirror("--fallback-url", second.url))) == [OTHER.filename]
+
+
 def test_an_entry_names_its_upstreams(mirror: Mirror, mirrored: Mirrored, second: Mirrored) -> None:
     """In the entry's order; without any, the project is unknown and nobody is asked."""
     mirrored.add("demo", WHEEL)
@@ -254,6 +264,12 @@ def test_credentials_stay_with_their_host(mirror: Mirror, mirrored: Mirrored, se
     why = [ask(server, "/-/why/demo", accept=accept) for accept in (HTML, "application/json")]
     told = "".join(f"{answer.headers}{answer.reason}{answer.body!r}" for answer in [*seen, *why]) + server.log
     assert not re.search("pa:ss|pa%3Ass|ss@word|ss%40word", told)
+
+
+def test_a_token_without_a_password(mirror: Mirror, mirrored: Mirrored) -> None:
+    mirrored.credentials = ("token", "")
+    mirrored.add("demo", WHEEL, SDIST)
+    assert_delivers(mirror("--fallback-url", mirrored.url_for("token")))
 
 
 def test_redirects_take_no_credentials_along(mirror: Mirror, mirrored: Mirrored, second: Mirrored) -> None:
