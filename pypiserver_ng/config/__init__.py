@@ -9,18 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pypiserver_ng.config.coherence import check_modes, check_pairing
+from pypiserver_ng.config.policies import parse_policies
 from pypiserver_ng.config.publishers import parse_publishers
 from pypiserver_ng.config.settings import ENVIRONMENT_PREFIX, SETTINGS, Setting
+from pypiserver_ng.config.upstreams import DEFAULT_NAME, name_fallbacks, parse_upstreams
 from pypiserver_ng.config.values import Network, nearest, parse_path
 from pypiserver_ng.errors import Invalid
-from pypiserver_ng.model import Action, Publisher
+from pypiserver_ng.model import Action, Mode, Publisher, Rule, UpstreamSettings
 
 #: What a container orchestrator sets for a service called "pypiserver-ng"; none of it is ours.
 _ORCHESTRATOR = re.compile(r"\A(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP)(?:_\w+)?)\Z")
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 #: Keys of the configuration file that no flag and no variable can give.
-TABLES = ("publisher",)
+TABLES = ("publisher", "upstream", "policy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,19 @@ class Config:
     disable_fallback: bool = False
     #: Each ends with ``/``; may hold credentials, which never leave the server. Empty = pip's own index.
     fallback_url: tuple[str, ...] = field(default=(), repr=False)
+    #: In the order in which they are asked: the [[upstream]] tables or the fallback URLs. Empty = pip's own index.
+    upstreams: tuple[UpstreamSettings, ...] = field(default=(), repr=False)
+    fallback_mode: Mode = Mode.REDIRECT
     reserve: tuple[str, ...] = ()
+    merge: tuple[str, ...] = ()
+    #: Seconds, or None for off.
+    cooldown: int | None = None
+    offline: bool = False
+    #: Bytes, or None for unlimited.
+    cache_size: int | None = None
+    osv: Path | None = None
+    #: The [[policy]] tables in their order; what they leave out is said by the fields above.
+    rules: tuple[Rule, ...] = ()
     overwrite: bool = False
     #: Bytes.
     max_upload_size: int = 2**30
@@ -81,7 +96,13 @@ def build_config(
         if found is not None:
             given.add(setting.name)
         values[setting.name] = _default(setting) if found is None else found
-    return _compose(values, given, parse_publishers(toml.get("publisher", [])))
+    values["fallback-mode"] = Mode(values["fallback-mode"])
+    upstreams = _choose_upstreams(values, parse_upstreams(toml.get("upstream", []), read_secret))
+    rules = parse_policies(toml.get("policy", []), [one.name for one in upstreams] or [DEFAULT_NAME])
+    check_pairing(values["passwords"], values["authenticate"])
+    check_modes(values, rules)
+    tables = {"upstreams": upstreams, "rules": rules, "publishers": parse_publishers(toml.get("publisher", []))}
+    return _compose(values, given, tables)
 
 
 def _find(
@@ -150,27 +171,29 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
             raise Invalid(f"unknown environment variable {variable}{nearest(variable, sorted(known))}")
 
 
-def _compose(values: dict[str, Any], given: set[str], publishers: tuple[Publisher, ...]) -> Config:
+def _choose_upstreams(
+    values: Mapping[str, Any], configured: tuple[UpstreamSettings, ...]
+) -> tuple[UpstreamSettings, ...]:
+    if not configured:
+        return name_fallbacks(values["fallback-url"])
+    for name in ("fallback-url", "disable-fallback"):
+        if values[name]:
+            raise Invalid(f"--{name} and [[upstream]] entries contradict each other: remove one of them")
+    return configured
+
+
+def _compose(values: dict[str, Any], given: set[str], tables: Mapping[str, Any]) -> Config:
     passwords: str | None = values["passwords"]
-    _check_pairing(passwords, values["authenticate"])
     packages: tuple[Path, ...] = values["packages"]
     if not packages:
         raise Invalid("packages must name at least one directory")
     fields = {name.replace("-", "_"): value for name, value in values.items() if not _BY_NAME[name].inert}
-    fields.pop("fallback_mode")
     fields |= {
+        **tables,
+        "cooldown": values["cooldown"] or None,
         "passwords": None if passwords in {None, "."} else parse_path(str(passwords)),
         "state_dir": values["state-dir"] or packages[0] / ".pypiserver-ng",
         "inert": tuple(sorted(name for name in given if _BY_NAME[name].inert)),
         "default_packages": "packages" not in given,
-        "publishers": publishers,
     }
     return Config(**fields)
-
-
-def _check_pairing(passwords: str | None, authenticate: frozenset[Action]) -> None:
-    if (passwords == ".") is not (not authenticate):
-        raise Invalid(
-            "'-P .' (no passwords) and '-a .' (no authentication) go together: "
-            + ("add '-a .' or name a password file" if passwords == "." else "add '-P .' or name actions in -a")
-        )

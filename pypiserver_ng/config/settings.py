@@ -105,8 +105,8 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "fallback-url",
-        "Simple API of the index that projects without a local file are redirected to. May be repeated; "
-        "order is priority, and clients are redirected to the first.",
+        "Simple API of the index that answers for projects without a local file. May be repeated; order is priority: "
+        "in cache mode all are asked in it, otherwise clients are redirected to the first.",
         parse_url,
         default=(),
         default_text="the index that pip on this machine uses",
@@ -117,8 +117,9 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "fallback-mode",
-        "redirect: clients are sent to the first upstream.",
-        choice("redirect"),
+        "redirect: clients are sent to the first upstream. cache: what upstream has is fetched, checked, kept and "
+        "served from here.",
+        choice("redirect", "cache"),
         default="redirect",
         metavar="MODE",
     ),
@@ -132,6 +133,46 @@ SETTINGS: tuple[Setting, ...] = (
         multiple=True,
     ),
     Setting(
+        "merge",
+        "Projects whose local files are listed together with those of upstream, such as 'acme-*'. Cache mode only. "
+        "May be repeated.",
+        parse_glob,
+        default=(),
+        default_text="none",
+        metavar="GLOB",
+        multiple=True,
+    ),
+    Setting(
+        "cooldown",
+        "Withhold files of upstream that are younger than this, such as 4d, and those whose age is unknown. "
+        "Cache mode only.",
+        parse_duration,
+        default_text="off",
+        metavar="DURATION",
+    ),
+    Setting(
+        "osv",
+        "Directory or zip of OSV records: releases of upstream that MAL- records name are withheld; looked at again "
+        "when it changes. Cache mode only.",
+        parse_path,
+        default_text="none",
+        metavar="PATH",
+    ),
+    Setting(
+        "offline",
+        "Never contact upstream; serve what is kept. Cache mode only.",
+        parse_flag,
+        default="false",
+        form="flag",
+    ),
+    Setting(
+        "cache-size",
+        "Above this, the files of upstream that were asked for longest ago are removed. Cache mode only.",
+        parse_size,
+        default_text="unlimited",
+        metavar="SIZE",
+    ),
+    Setting(
         "overwrite",
         "Let a different file replace one of the same name.",
         parse_flag,
@@ -142,7 +183,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max-upload-size", "Refuse larger uploads with 413.", parse_size, default="1GiB", metavar="SIZE"),
     Setting(
         "state-dir",
-        "Where the catalog and upload scratch live.",
+        "Where the catalog, the cache and upload scratch live.",
         parse_path,
         default_text="<first PACKAGE_DIR>/.pypiserver-ng",
         metavar="DIR",

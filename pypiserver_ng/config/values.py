@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from packaging.specifiers import SpecifierSet
+
 from pypiserver_ng.errors import Invalid
-from pypiserver_ng.model import Action
+from pypiserver_ng.model import Action, Releases
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -24,6 +26,9 @@ _SIZE_UNITS = {
 }
 _DURATION_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _QUANTITY = re.compile(r"\A\s*(\d{1,18}(?:\.\d{1,6})?)\s*([A-Za-z]*)\s*\Z")
+
+#: A "!" belongs to the name inside brackets only, elsewhere it begins "!=".
+_RELEASES = re.compile(r"\A\s*((?:[A-Za-z0-9._*?-]|\[[^\]]*\])+)\s*([<>=~!].*)?\Z")
 
 #: First path segments that the index itself answers.
 _OWN_SEGMENTS = frozenset({"", "-", "simple", "packages", "legacy", "pypi", "project", "rpc2", "integrity", "_"})
@@ -95,6 +100,18 @@ def parse_glob(text: str) -> str:
         raise Invalid(f"must be a project name or pattern such as 'acme-*', not {text!r}")
     # Project names are normalized before they are matched; inside brackets the characters are a set.
     return re.sub(r"[-_.]+(?![^\[]*\])", "-", text).lower()
+
+
+def parse_releases(text: str) -> Releases:
+    """A project name or pattern, and perhaps which of its versions are meant: ``leftpad<2``."""
+    match = _RELEASES.match(text)
+    if match is None or not text.isprintable():
+        raise Invalid(f"must be releases such as 'numpy==2.4.1', 'leftpad<2' or 'acme-*', not {text!r}")
+    try:
+        specifier = SpecifierSet(match[2]) if match[2] else None
+    except ValueError:
+        raise Invalid(f"holds no version specifier such as '==2.4.1' or '>=1,<2': {text!r}") from None
+    return Releases(text.strip(), parse_glob(match[1]), specifier)
 
 
 def parse_endpoint(text: str) -> str:

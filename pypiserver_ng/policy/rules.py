@@ -50,6 +50,10 @@ class Policy:
         )
         rulings = [(rule, _resolve(rule, self._flags)) for rule in rules]
         self._rulings = Patterns((glob, ruling) for rule, ruling in rulings for glob in rule.projects)
+        #: Whether files of any project may be fetched and kept.
+        self.needs_cache = self._fallback and any(
+            ruling.mode is Mode.CACHE for ruling in (self._flags, *(ruling for _, ruling in rulings))
+        )
 
     def with_advisories(self, advisories: Advisories) -> "Policy":
         """The same rules with other records of malware."""
