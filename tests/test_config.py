@@ -12,7 +12,7 @@ from pypiserver_ng.config import Config, build_config
 from pypiserver_ng.config.settings import SETTINGS, Setting
 from pypiserver_ng.config.values import parse_base_path, parse_duration, parse_endpoint, parse_glob, parse_size
 from pypiserver_ng.errors import Invalid
-from pypiserver_ng.model import Action
+from pypiserver_ng.model import Action, Mode
 
 
 def build(
@@ -42,6 +42,14 @@ def test_the_defaults() -> None:
     assert config.state_dir == Path("packages/.pypiserver-ng")
     assert (config.passwords, config.authenticate) == (None, frozenset({Action.UPDATE}))
     assert (config.disable_fallback, config.fallback_url, config.overwrite) == (False, (), False)
+    assert (config.upstreams, config.rules, config.fallback_mode) == ((), (), Mode.REDIRECT)
+    assert (config.merge, config.cooldown, config.osv, config.offline, config.cache_size) == (
+        (),
+        None,
+        None,
+        False,
+        None,
+    )
     assert (config.max_upload_size, config.health_endpoint, config.server_base_url) == (2**30, "/health", "")
     assert (config.cache_control, config.log_format, config.inert) == (None, "text", ())
     assert config.default_packages
@@ -71,6 +79,11 @@ SAMPLES = {
     "disable-fallback": ("true", True),
     "fallback-url": ("http://mirror.example/simple", ("http://mirror.example/simple/",)),
     "reserve": ("Acme_*", ("acme-*",)),
+    "merge": ("Acme_*", ("acme-*",)),
+    "cooldown": ("4d", 345600),
+    "osv": ("records.zip", Path("records.zip")),
+    "offline": ("on", True),
+    "cache-size": ("1GB", 10**9),
     "overwrite": ("yes", True),
     "max-upload-size": ("2MiB", 2**21),
     "state-dir": ("state", Path("state")),
@@ -85,6 +98,7 @@ SAMPLES = {
     "log-format": ("json", "json"),
     "log-stream": ("stdout", "stdout"),
 }
+OF_CACHE_MODE = ("merge", "cooldown", "osv", "offline", "cache-size")
 WORKING = tuple(setting for setting in SETTINGS if setting.name in SAMPLES)
 
 
@@ -94,14 +108,42 @@ def test_every_setting_has_every_source(setting: Setting) -> None:
     text, expected = SAMPLES[setting.name]
     field = setting.name.replace("-", "_")
     flag = (text,) if setting.multiple else text
+    cache = {"fallback-mode": "cache"} if setting.name in OF_CACHE_MODE else {}
     sources: list[dict[str, Any]] = [
-        {"flags": {setting.name: flag}},
-        {"environment": {setting.variable: text}},
-        {"toml": {setting.name: [text] if setting.multiple else text}},
+        {"flags": {setting.name: flag, **cache}},
+        {"environment": {setting.variable: text}, "toml": cache},
+        {"toml": {setting.name: [text] if setting.multiple else text, **cache}},
     ]
     if setting.secret:
         sources.append({"environment": {f"{setting.variable}_FILE": "f"}, "secrets": {"f": f"{text}\n"}})
     assert [getattr(build(**source), field) for source in sources] == [expected] * len(sources)
+
+
+@pytest.mark.parametrize("mode", tuple(Mode))
+def test_a_mode(mode: Mode) -> None:
+    """As a word of the model."""
+    assert build({"fallback-mode": mode.value.upper()}).fallback_mode is mode
+
+
+@pytest.mark.parametrize("name", OF_CACHE_MODE)
+def test_what_needs_cache_mode_is_refused_without_it(name: str) -> None:
+    """Nobody may think himself protected by a flag without effect."""
+    text = SAMPLES[name][0]
+    advice = f"--{name} has no effect on clients that are redirected: add --fallback-mode cache"
+    assert refuse(flags={name: (text,) if name == "merge" else text}) == advice
+    assert refuse(toml={name: text, "fallback-mode": "redirect"}) == advice
+
+
+def test_what_is_off_needs_no_cache_mode() -> None:
+    """A cooldown of nothing is none."""
+    config = build({"cooldown": "0"}, {}, {"offline": False, "merge": []})
+    assert (config.cooldown, config.offline, config.merge) == (None, False, ())
+
+
+def test_nothing_is_cached_without_a_fallback() -> None:
+    """One contradicts the other."""
+    message = refuse(flags={"disable-fallback": "true", "fallback-mode": "cache"})
+    assert message == "--disable-fallback leaves nothing to cache: remove it, or cache mode"
 
 
 def test_every_setting_is_tried() -> None:
@@ -258,6 +300,11 @@ BAD_FLAGS = (
     ("fallback-url", ("https://[::1/",)),
     ("fallback-mode", "proxy"),
     ("reserve", ("acme/*",)),
+    ("merge", ("acme/*",)),
+    ("cooldown", "soon"),
+    ("osv", "a\0b"),
+    ("offline", "perhaps"),
+    ("cache-size", "huge"),
     ("max-upload-size", "lots"),
     ("state-dir", "a\0b"),
     ("state-dir", "a\udcff"),
