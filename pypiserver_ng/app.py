@@ -22,14 +22,22 @@ from pypiserver_ng.attestations import AttestationVerifier
 from pypiserver_ng.auth import Authenticator, Gate, PasswordFile
 from pypiserver_ng.config import Config
 from pypiserver_ng.index import Index
+from pypiserver_ng.index.advisories import AdvisoryWatch
 from pypiserver_ng.index.curation import Curator
+from pypiserver_ng.index.following import Flights
+from pypiserver_ng.index.mirror import Mirror
+from pypiserver_ng.index.mirror.downloads import Downloads
+from pypiserver_ng.index.mirror.pages import Pages
+from pypiserver_ng.index.mirror.sidecars import Sidecars
 from pypiserver_ng.index.reading import Reader
-from pypiserver_ng.index.store import open_store
-from pypiserver_ng.model import Action
-from pypiserver_ng.policy import Policy
-from pypiserver_ng.upstream import Upstream
+from pypiserver_ng.index.store import Store, open_store
+from pypiserver_ng.index.threads import Threads
+from pypiserver_ng.model import Action, Mode
+from pypiserver_ng.policy import NO_ADVISORIES, Policy
+from pypiserver_ng.storage import Cache
+from pypiserver_ng.upstream import Upstream, UpstreamClient
 from pypiserver_ng.upstream.pip_index import find_pip_index
-from pypiserver_ng.web import files, http, integrity, legacy_json, ops, simple, site, upload, xmlrpc
+from pypiserver_ng.web import files, http, integrity, legacy_json, ops, simple, site, upload, why, xmlrpc
 from pypiserver_ng.web.forwarded import Forwarded
 from pypiserver_ng.web.templating import Templates
 
@@ -59,24 +67,50 @@ def open_curator(config: Config) -> Iterator[Curator]:
         store.close()
 
 
+@asynccontextmanager
+async def open_index(config: Config) -> AsyncIterator[Index]:
+    """An index for a command's questions: it answers from what is known, and reads and watches nothing.
+
+    Raises OSError, and Failure with one line for the person who asks.
+    """
+    store = open_store(config.packages, config.state_dir, is_server=False)
+    try:
+        index, _ = compose_index(config, store)
+        try:
+            yield index
+        finally:
+            await index.stop()
+    finally:
+        store.close()
+
+
+def compose_index(config: Config, store: Store) -> tuple[Index, AdvisoryWatch | None]:
+    """Raises OSError and Invalid."""
+    upstreams = choose_upstreams(config)
+    watch = AdvisoryWatch(config.osv) if config.osv else None
+    inspector = Inspector()
+    index = Index(
+        store,
+        choose_policy(config, upstreams, watch),
+        upstreams,
+        AttestationVerifier(config.publishers),
+        inspector,
+        open_mirror(config, upstreams, inspector) if needs_mirror(config) else None,
+        overwrite=config.overwrite,
+        private_pages=Action.LIST in config.authenticate,
+    )
+    return index, watch
+
+
 def create_app(config: Config) -> Application:
     """Open everything that can fail early, and wire it.
 
     Raises OSError, ValueError (the password file), and Failure with one line for the person who starts it.
     """
     store = open_store(config.packages, config.state_dir, is_server=True)
-    upstreams = choose_upstreams(config)
+    index, watch = compose_index(config, store)
     authenticator = Authenticator(PasswordFile(config.passwords)) if config.passwords else None
     gate = Gate(config.authenticate, authenticator)
-    index = Index(
-        store,
-        Policy(reserve=config.reserve, fallback=bool(upstreams)),
-        upstreams,
-        AttestationVerifier(config.publishers),
-        Inspector(),
-        overwrite=config.overwrite,
-        private_pages=Action.LIST in config.authenticate,
-    )
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -86,6 +120,9 @@ def create_app(config: Config) -> Application:
                 stack.callback(authenticator.close)
                 watching = asyncio.create_task(authenticator.watch())
                 stack.callback(watching.cancel)
+            if watch is not None:
+                following = asyncio.create_task(watch.run(index.heed))
+                stack.callback(following.cancel)
             stack.push_async_callback(index.stop)
             await index.start()
             yield
@@ -102,28 +139,59 @@ def create_app(config: Config) -> Application:
 
 
 def choose_upstreams(config: Config) -> list[Upstream]:
-    """The configured fallbacks, else the index that pip on this machine uses; none when the fallback is off."""
+    """The configured upstreams, else the index that pip on this machine uses; none when the fallback is off."""
     if config.disable_fallback:
         return []
-    urls = list(config.fallback_url)
-    if not urls and (found := find_pip_index()):
-        urls = [found]
-    usable = [Upstream(url) for url in urls if url.startswith(("http://", "https://"))]
-    if not usable:
-        _log.warning("pip on this machine names no index that clients could reach: projects that are not here are 404")
-    return usable
+    if config.upstreams:
+        return [Upstream(one.url, one.name, one.on_error) for one in config.upstreams]
+    found = find_pip_index()
+    if found and found.startswith(("http://", "https://")):
+        return [Upstream(found)]
+    _log.warning("pip on this machine names no index that clients could reach: projects that are not here are 404")
+    return []
+
+
+def choose_policy(config: Config, upstreams: Sequence[Upstream], watch: AdvisoryWatch | None) -> Policy:
+    return Policy(
+        reserve=config.reserve,
+        fallback=bool(upstreams),
+        upstreams=[upstream.name for upstream in upstreams],
+        mode=config.fallback_mode,
+        merge=config.merge,
+        cooldown=config.cooldown,
+        rules=config.rules,
+        advisories=watch.advisories if watch else NO_ADVISORIES,
+    )
+
+
+def needs_mirror(config: Config) -> bool:
+    """Whether anything is fetched from upstreams at all."""
+    return Mode.CACHE in {config.fallback_mode, *(rule.mode for rule in config.rules)}
+
+
+def open_mirror(config: Config, upstreams: Sequence[Upstream], inspector: Inspector) -> Mirror:
+    """Raises OSError."""
+    cache = Cache(config.state_dir, config.cache_size)
+    client = UpstreamClient()
+    flights = Flights()
+    threads = Threads(16, "mirror")
+    pages = Pages(cache, client, Threads(4, "pages"), flights, offline=config.offline)
+    downloads = Downloads(cache, client, threads)
+    sidecars = Sidecars(cache, client, inspector, threads)
+    return Mirror(cache, pages, downloads, sidecars, client, threads, flights, upstreams, offline=config.offline)
 
 
 def choose_routes(config: Config, index: Index, gate: Gate, people: site.Site) -> list[BaseRoute]:
     """Every route of the index. Order matters: pages first, because they are asked most; the bare root last."""
     private_pages = Action.LIST in config.authenticate
     private_files = Action.DOWNLOAD in config.authenticate
-    cache_control = files.make_cache_control(config.cache_control, overwrite=config.overwrite, private=private_files)
+    ages = files.Ages(config.cache_control, overwrite=config.overwrite, private=private_files)
     return [
         *simple.routes(index, gate),
-        *files.routes(index, gate, cache_control),
+        *files.routes(index, gate, ages),
         *merge_methods(site.routes(people), upload.routes(index, gate, config.max_upload_size)),
         *ops.routes(index, config.health_endpoint),
+        *why.routes(people),
         *xmlrpc.routes(index, gate),
         *legacy_json.routes(index, gate, private=private_pages),
         *integrity.routes(index, gate, private=private_pages),

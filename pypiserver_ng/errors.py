@@ -10,6 +10,7 @@ Failure
 ├── NoSpace           the disk or the quota is full
 ├── Unavailable       not now; `retry_after` says when to ask again
 └── UpstreamFailed    another index did not answer, or answered badly
+    └── UpstreamDown  it cannot be reached: whatever it is asked now would fail alike
 """
 
 
@@ -56,4 +57,8 @@ class Unavailable(Failure):
 
 
 class UpstreamFailed(Failure):
+    pass
+
+
+class UpstreamDown(UpstreamFailed):
     pass

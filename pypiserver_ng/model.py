@@ -155,14 +155,18 @@ class UpstreamPage(msgspec.Struct, frozen=True, gc=False, array_like=True):
     status_reason: str | None = None
 
 
+#: What a page can list.
+Listed = File | UpstreamFile
+
+
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A local project; files sorted by version, then filename. A quarantined one offers none."""
+    """A project as it is offered; files sorted by version, then filename. A quarantined one offers none."""
 
     name: NormalizedName
     display_name: str
     serial: int
-    files: tuple[File, ...]
+    files: tuple[Listed, ...]
     status: Status = Status.ACTIVE
     status_reason: str | None = None
     #: Files that are here but not whole yet (someone is copying them).

@@ -17,15 +17,16 @@ from urllib.parse import quote
 
 import msgspec
 
-from pypiserver_ng.model import Body, File, NormalizedName, Project, Status
+from pypiserver_ng.model import Body, File, Listed, NormalizedName, Project, Status
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-#: A page of local files can honour everything up to this version: every size and time is known.
 API_VERSION = "1.4"
+#: "If size is missing" a page may not claim 1.1 (PEP 700) or what came later.
+SIZELESS_API_VERSION = "1.0"
 
 JSON_TYPE = "application/vnd.pypi.simple.v1+json"
 HTML_TYPE = "application/vnd.pypi.simple.v1+html"
@@ -104,7 +105,12 @@ def _compress(content: bytes, coding: str) -> bytes:
     return gzip.compress(content, compresslevel=6, mtime=0)
 
 
-def file_url(file: File, prefix: str) -> str:
+def api_version(files: Iterable[Listed]) -> str:
+    """The highest version whose promises a page of these files can keep."""
+    return SIZELESS_API_VERSION if any(file.size is None for file in files) else API_VERSION
+
+
+def file_url(file: Listed, prefix: str) -> str:
     """The URL path of a file below `prefix`, percent-encoded (RFC 3986)."""
     return f"{prefix}packages/{quote(file.path)}"
 
@@ -114,8 +120,12 @@ def format_time(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def provenance_url(file: File, base: str) -> str:
-    """Where the provenance object of a file is, below the absolute URL of the root."""
+def provenance_url(file: Listed, base: str) -> str | None:
+    """Where the provenance object of a file is: at its upstream, or below the absolute URL of the root."""
+    if not isinstance(file, File):
+        return file.provenance_url
+    if not file.has_provenance or not base:
+        return None
     return f"{base}integrity/{file.project}/{quote(file.version, safe='')}/{quote(file.filename, safe='')}/provenance"
 
 
@@ -131,7 +141,7 @@ def _project_json(project: Project, provenance_base: str) -> bytes:
     status = describe_status(project)
     return msgspec.json.encode(
         {
-            "meta": {"api-version": API_VERSION},
+            "meta": {"api-version": api_version(project.files)},
             "name": project.name,
             **({"project-status": status} if status else {}),
             "versions": _versions(project.files),
@@ -140,34 +150,53 @@ def _project_json(project: Project, provenance_base: str) -> bytes:
     )
 
 
-def _versions(files: Iterable[File]) -> list[str]:
+def _versions(files: Iterable[Listed]) -> list[str]:
     return list(dict.fromkeys(file.version for file in files if file.version))
 
 
-def _file_json(file: File, provenance_base: str) -> dict[str, Any]:
+def _file_json(file: Listed, provenance_base: str) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "filename": file.filename,
         "url": file_url(file, "../../"),
-        "hashes": {"sha256": file.digests.sha256},
-        "size": file.size,
-        "upload-time": format_time(file.upload_time),
-        "core-metadata": {"sha256": file.metadata_sha256} if file.metadata_sha256 else False,
+        "hashes": hashes(file),
+        "core-metadata": core_metadata(file),
         "yanked": (file.yanked_reason or True) if file.yanked else False,
     }
+    if file.size is not None:
+        entry["size"] = file.size
+    if file.upload_time is not None:
+        entry["upload-time"] = format_time(file.upload_time)
     if file.requires_python:
         entry["requires-python"] = file.requires_python
     if file.has_signature:
         entry["gpg-sig"] = True
-    if file.has_provenance and provenance_base:
-        entry["provenance"] = provenance_url(file, provenance_base)
+    if provenance := provenance_url(file, provenance_base):
+        entry["provenance"] = provenance
     return entry
+
+
+def hashes(file: Listed) -> dict[str, str]:
+    """The ``hashes`` object: the sha256, or the only other digest that the upstream gives."""
+    if file.sha256 is not None:
+        return {"sha256": file.sha256}
+    algorithm, _, digest = _other_digest(file).partition("=")
+    return {algorithm: digest} if digest else {}
+
+
+def _other_digest(file: Listed) -> str:
+    return "" if isinstance(file, File) else file.other_digest or ""
+
+
+def core_metadata(file: Listed) -> dict[str, str] | bool:
+    """The ``core-metadata`` value (PEP 714)."""
+    return {"sha256": file.metadata_sha256} if file.metadata_sha256 else file.metadata_sha256 is not None
 
 
 def _root_json(names: Sequence[NormalizedName]) -> bytes:
     return msgspec.json.encode({"meta": {"api-version": API_VERSION}, "projects": [{"name": name} for name in names]})
 
 
-def _html(title: str, base: str, lines: Iterable[str], metas: Iterable[str] = ()) -> bytes:
+def _html(title: str, base: str, lines: Iterable[str], metas: Iterable[str] = (), version: str = API_VERSION) -> bytes:
     heading = escape(title)
     return "\n".join(
         (
@@ -175,7 +204,7 @@ def _html(title: str, base: str, lines: Iterable[str], metas: Iterable[str] = ()
             '<html lang="en">',
             "<head>",
             '<meta charset="utf-8">',
-            f'<meta name="pypi:repository-version" content="{API_VERSION}">',
+            f'<meta name="pypi:repository-version" content="{version}">',
             *metas,
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark">',
@@ -201,22 +230,24 @@ def _project_html(project: Project, provenance_base: str) -> bytes:
     lines = [_anchor(file, provenance_base) for file in project.files]
     if status:
         lines.insert(0, f"<p>This project is {escape(': '.join(status.values()))}</p>")
-    return _html(f"Links for {project.name}", "../../", lines, metas)
+    return _html(f"Links for {project.name}", "../../", lines, metas, api_version(project.files))
 
 
-def _anchor(file: File, provenance_base: str) -> str:
+def _anchor(file: Listed, provenance_base: str) -> str:
     attributes = ""
     if file.requires_python:
         attributes += f' data-requires-python="{escape(file.requires_python)}"'
-    if file.metadata_sha256:
-        attributes += f' data-core-metadata="sha256={file.metadata_sha256}"'
+    if file.metadata_sha256 is not None:
+        value = f"sha256={file.metadata_sha256}" if file.metadata_sha256 else "true"
+        attributes += f' data-core-metadata="{value}"'
     if file.has_signature:
         attributes += ' data-gpg-sig="true"'
     if file.yanked:
         attributes += f' data-yanked="{escape(file.yanked_reason or "")}"'
-    if file.has_provenance and provenance_base:
-        attributes += f' data-provenance="{escape(provenance_url(file, provenance_base))}"'
-    href = f"{escape(file_url(file, '../../'))}#sha256={file.digests.sha256}"
+    if provenance := provenance_url(file, provenance_base):
+        attributes += f' data-provenance="{escape(provenance)}"'
+    digest = f"sha256={file.sha256}" if file.sha256 else _other_digest(file)
+    href = escape(file_url(file, "../../")) + (f"#{digest}" if digest else "")
     return f'<a href="{href}"{attributes}>{escape(file.filename)}</a><br>'
 
 

@@ -53,7 +53,7 @@ def _open(config: Config, *, may_create: bool) -> Iterator["Curator"]:
     configure_logs(verbosity=0, stream="stderr", file=None, style="text")
     note = ""
     try:
-        _become_owner(config)
+        become_owner(config)
         if not (config.state_dir / "catalog.sqlite").exists():
             if not may_create:
                 raise Invalid(f"there is no catalog in {config.state_dir}: name the server's directories")
@@ -66,7 +66,7 @@ def _open(config: Config, *, may_create: bool) -> Iterator["Curator"]:
         raise Invalid(f"cannot use {fault.filename or config.state_dir}: {fault.strerror}; see --state-dir") from None
 
 
-def _become_owner(config: Config) -> None:
+def become_owner(config: Config) -> None:
     """Act as whoever owns the state: files that root leaves there would be closed to the server."""
     if os.geteuid() != 0:
         return
@@ -110,6 +110,15 @@ def parse_version(_context: click.Context, _parameter: click.Parameter, value: s
     return text
 
 
+def parse_release(context: click.Context, parameter: click.Parameter, value: str) -> tuple[NormalizedName, str | None]:
+    """A NAME or NAME==VERSION argument."""
+    name, is_pinned, version = value.partition("==")
+    return (
+        parse_name(context, parameter, name.strip()),
+        parse_version(context, parameter, version) if is_pinned else None,
+    )
+
+
 def parse_reason(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     """A reason is one line of text; an empty one is none."""
     if value is not None and (not value.isprintable() or len(value) > _LONGEST_REASON):
@@ -119,6 +128,7 @@ def parse_reason(_context: click.Context, _parameter: click.Parameter, value: st
 
 name_argument = click.argument("name", callback=parse_name, metavar="NAME")
 version_argument = click.argument("version", metavar="VERSION", callback=parse_version)
+release_argument = click.argument("release", metavar="NAME[==VERSION]", callback=parse_release)
 reason_option = click.option(
     "--reason", metavar="TEXT", help="One sentence for those who meet it.", callback=parse_reason
 )

@@ -11,7 +11,7 @@ import click
 from pypiserver_ng.cli.options import PROGRAM, check_paths, configured, publisher_notices
 from pypiserver_ng.config import Config
 from pypiserver_ng.errors import Invalid
-from pypiserver_ng.model import Action
+from pypiserver_ng.model import Action, Mode
 
 if TYPE_CHECKING:
     from pypiserver_ng.app import Application
@@ -110,7 +110,7 @@ def _notices(config: Config) -> list[str]:
             f"note: no password file, so {_list(guarded)} {'is' if len(guarded) == 1 else 'are'} refused to everyone: "
             "give one with -P FILE, or open the server with -P . -a ."
         )
-    if len(config.fallback_url) > 1:
+    if len(config.fallback_url) > 1 and config.fallback_mode is Mode.REDIRECT:
         notices.append("note: clients are redirected to the first --fallback-url only; the others are not used")
     if Action.UPDATE not in config.authenticate:
         who = "everyone" if not guarded else f"everyone, though {_list(guarded)} needs credentials"

@@ -8,37 +8,50 @@ import asyncio
 import logging
 import os
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
 from pypiserver_ng import pages
 from pypiserver_ng.archive.inspector import Inspector
 from pypiserver_ng.attestations import AttestationVerifier
-from pypiserver_ng.errors import Denied, Failure, Invalid, NotFound, Unavailable
+from pypiserver_ng.errors import Denied, Failure, NotFound, Unavailable, UpstreamFailed
 from pypiserver_ng.filenames import is_same_version, newest_version, parse_found
 from pypiserver_ng.index.backlog import Backlog
+from pypiserver_ng.index.core import CoreReader
 from pypiserver_ng.index.curation import Curator
+from pypiserver_ng.index.explanation import Explanation, explain_offered, explain_shadowed, sort_files
 from pypiserver_ng.index.following import Flights, Following
 from pypiserver_ng.index.intake import Intake
-from pypiserver_ng.index.pagecache import Entry, Key, PageCache
+from pypiserver_ng.index.mirror import Mirror, Source, is_mirror_path
+from pypiserver_ng.index.opened import Opened, OpenFile
+from pypiserver_ng.index.pagecache import Bodies, Entry, Key, PageCache
 from pypiserver_ng.index.reading import Reader
 from pypiserver_ng.index.store import Store
+from pypiserver_ng.index.threads import Threads
 from pypiserver_ng.index.watcher import Watcher
-from pypiserver_ng.metadata import CoreMetadata, parse_metadata
-from pypiserver_ng.model import Body, Elsewhere, File, Found, Identity, Kind, NormalizedName, Project, Status, Upload
-from pypiserver_ng.policy import Decision, Origin, Policy, describe_status
+from pypiserver_ng.metadata import CoreMetadata
+from pypiserver_ng.model import (
+    Body,
+    Elsewhere,
+    File,
+    Found,
+    Identity,
+    Listed,
+    Mode,
+    NormalizedName,
+    Project,
+    Status,
+    Upload,
+    UpstreamFile,
+)
+from pypiserver_ng.policy import Advisories, Decision, Origin, Policy, describe_status
 from pypiserver_ng.storage import Scratch, mtime_of, translate_os_error
 from pypiserver_ng.upstream import Upstream
 
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-
-#: Releases whose whole metadata is remembered; a long description makes one a megabyte.
-_MOST_CORE = 64
 
 
 class Index:
@@ -51,6 +64,7 @@ class Index:
         upstreams: Sequence[Upstream],
         attestations: AttestationVerifier,
         inspector: Inspector,
+        mirror: Mirror | None = None,
         *,
         overwrite: bool,
         private_pages: bool,
@@ -58,10 +72,11 @@ class Index:
         catalog, directory = store.catalog, store.directory
         self._catalog = catalog
         self._directory = directory
-        self._metadata = store.metadata
         self._tree = store.tree
         self.policy = policy
         self.upstreams = upstreams
+        #: None where nothing is fetched from upstreams.
+        self._mirror = mirror
         self._private = private_pages
         self._inspector = inspector
         reader = Reader(directory, store.metadata, inspector, started=time.time())
@@ -69,14 +84,14 @@ class Index:
         self._curator = Curator(store, reader)
         self._intake = Intake(store, attestations, inspector, overwrite=overwrite)
         self._watcher = Watcher(directory.roots, self._compare)
-        self._threads = ThreadPoolExecutor(32, thread_name_prefix="index")
+        self._threads = Threads(32, "index")
         # Changes wait for locks, archives and disks; questions must not wait behind them.
-        self._changing = ThreadPoolExecutor(16, thread_name_prefix="changing")
+        self._changing = Threads(16, "changing")
         self._flights = Flights()
-        self._following = Following(catalog, self._threads, self._flights)
+        self._following = Following(catalog, self._threads.executor, self._flights)
         self._cache = PageCache()
         self._root_bodies: dict[Key, tuple[int, Body]] = {}
-        self._core: OrderedDict[str, CoreMetadata | None] = OrderedDict()
+        self._core = CoreReader(store, inspector, self._backlog.run, self._flights)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -88,15 +103,23 @@ class Index:
             _log.error("what changed in the package directories cannot be recorded: %s", fault.message)
         await self._following.catch_up()
         self._tasks = [asyncio.create_task(self._watcher.run()), asyncio.create_task(self._backlog.read_all())]
+        if self._mirror is not None:
+            self._tasks.append(asyncio.create_task(self._mirror.follow()))
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.run(self._inspector.close)
+        if self._mirror is not None:
+            await self._mirror.stop()
         await self.run(self._backlog.stop)
-        self._changing.shutdown()
-        self._threads.shutdown()
+        self._changing.stop()
+        self._threads.stop()
+
+    def heed(self, advisories: Advisories) -> None:
+        """What these name is withheld from now on, and nothing else."""
+        self.policy = self.policy.with_advisories(advisories)
 
     # Pages
 
@@ -106,27 +129,55 @@ class Index:
             return None
         serial = self._following.serials.get(name)
         entry = self._cache.get(name, serial) if serial is not None else None
-        return entry.bodies.get(key) if entry else None
+        body = entry.bodies.get(key) if entry else None
+        if body is None and self._mirror is not None and name not in self._tree.unrecorded:
+            return self._mirror.peek(name, key, serial, self.policy)
+        return body
 
-    async def project_page(self, name: NormalizedName, key: Key, provenance_base: str = "") -> Body | Elsewhere:
-        """The project's page, or where else to ask. Raises NotFound, Unavailable.
+    @property
+    def has_mirror(self) -> bool:
+        """Whether pages of upstream projects are answered from here."""
+        return self._mirror is not None
 
-        `provenance_base` is the absolute URL of the root, where clients may trust what they fetch from it.
+    async def project_page(
+        self, name: NormalizedName, key: Key, provenance_base: str = "", *, refresh: bool = False
+    ) -> Body | Elsewhere:
+        """The project's page, or where else to ask. Raises NotFound, Unavailable, UpstreamFailed.
+
+        `provenance_base` is the absolute URL of the root, where clients may trust what they fetch from it. With
+        `refresh` the upstream is asked what it says now.
         """
         decision = await self.decide(name)
-        if decision.origin is Origin.UPSTREAM:
-            return Elsewhere(self.upstreams[0].project_url(name))
-        entry = await self._entry(name, decision)
-        if entry.has_provenance:
+        if decision.origin is Origin.UPSTREAM and decision.mode is Mode.REDIRECT:
+            return Elsewhere(self._find_upstream(decision).project_url(name))
+        project, bodies = await self._offer(name, decision, refresh=refresh)
+        if any(isinstance(file, File) and file.has_provenance for file in project.files):
             key = (*key, provenance_base)
-        body = entry.bodies.get(key)
+        body = bodies.get(key)
         if body is None:
-            render = partial(pages.render_project, entry.project, provenance_base=provenance_base)
-            body = await self._flights.join(
-                ("page", name, key, entry.project.serial), lambda: self.run(self._make_body, key, render)
-            )
-        entry.keep(key, body)
+            render = partial(pages.render_project, project, provenance_base=provenance_base)
+            body = await self._flights.join(("page", key, id(project)), lambda: self.run(self._make_body, key, render))
+        bodies.keep(key, body)
         return body
+
+    def _find_upstream(self, decision: Decision) -> Upstream:
+        return next(upstream for upstream in self.upstreams if upstream.name == decision.upstreams[0])
+
+    async def _offer(
+        self, name: NormalizedName, decision: Decision, *, refresh: bool = False
+    ) -> tuple[Project, Bodies]:
+        """What is offered of a project, and the pages made of it. Raises NotFound, Unavailable, UpstreamFailed."""
+        if decision.origin is Origin.LOCAL:
+            entry = await self._entry(name)
+            return entry.project, entry.bodies
+        if decision.is_denied:
+            # An answer without files: after a 404 some clients go on to their next index.
+            return Project(name, name, 0, ()), Bodies()
+        if decision.origin is Origin.NOBODY or decision.mode is Mode.REDIRECT or self._mirror is None:
+            raise NotFound(decision.reason)
+        local = await self._entry(name) if decision.origin is Origin.MERGED else None
+        shelf = await self._mirror.shelf(name, decision, self.policy, local, refresh=refresh)
+        return shelf.project, shelf.bodies
 
     async def root_page(self, key: Key) -> Body:
         await self._following.catch_up()
@@ -156,9 +207,27 @@ class Index:
         return self.policy.decide(name, is_local=is_local, is_quarantined=is_quarantined)
 
     async def project(self, name: NormalizedName) -> Project:
-        """Raises NotFound when the project is not local, Unavailable while none of its files is whole."""
-        entry = await self._entry(name, await self.decide(name))
-        return entry.project
+        """What is offered of a project here. Raises NotFound, Unavailable while no file is whole, UpstreamFailed."""
+        project, _ = await self._offer(name, await self.decide(name))
+        return project
+
+    async def explain(self, name: NormalizedName) -> Explanation:
+        """Which rule decides about the project, what is hidden of it, and until when. Raises Unavailable."""
+        decision = await self.decide(name)
+        if decision.origin is Origin.LOCAL or not decision.upstreams or self._mirror is None:
+            here = (await self._entry(name)).project.files if decision.origin is Origin.LOCAL else ()
+            files = explain_offered(here, decision)
+            if self._mirror is not None:
+                files += explain_shadowed(await self._mirror.remembered(name), decision)
+            return Explanation(name, decision, None, sort_files(files))
+        if decision.mode is Mode.REDIRECT:
+            return Explanation(name, decision, decision.upstreams[0], ())
+        local = await self._entry(name) if decision.origin is Origin.MERGED else None
+        try:
+            shelf = await self._mirror.shelf(name, decision, self.policy, local)
+        except (NotFound, UpstreamFailed) as fault:
+            return Explanation(name, decision, None, (), fault.message)
+        return self._mirror.explain(shelf, decision, self.policy)
 
     async def counts(self) -> tuple[int, int]:
         """Projects and files that are here."""
@@ -192,43 +261,25 @@ class Index:
                 newest.setdefault(row.name, row)
         return list(newest.values())[:limit]
 
-    async def core_metadata(self, file: File) -> CoreMetadata | None:
-        """A file's own metadata, where it can be read."""
-        digest = file.digests.sha256
-        if digest not in self._core:
-            found = await self._flights.join(("core", digest), lambda: self._backlog.run(self._core_metadata, file))
-            self._core[digest] = found
-            if len(self._core) > _MOST_CORE:
-                self._core.popitem(last=False)
-        return self._core[digest]
-
-    def _core_metadata(self, file: File) -> CoreMetadata | None:
-        raw = self._metadata.get(file.metadata_sha256) if file.metadata_sha256 else None
-        raw = raw or self._extract(file)
-        try:
-            return parse_metadata(raw) if raw else None
-        except Invalid:
+    async def core_metadata(self, file: Listed) -> CoreMetadata | None:
+        """A file's own metadata, where it can be read; of an upstream's file, where that offers it."""
+        if isinstance(file, File):
+            return await self._core.parse(file.digests.sha256, partial(self._core.read, file))
+        if file.metadata_sha256 is None:
             return None
 
-    def _extract(self, file: File) -> bytes | None:
-        parsed = parse_found(file.filename)
-        if parsed is None or file.kind is Kind.SIGNATURE:
-            return None
-        try:
-            fd = self._directory.open(file.root, file.path)
-        except OSError:
-            return None
-        try:
-            return self._inspector.inspect_found(fd, parsed).metadata
-        except OSError:
-            return None
-        finally:
-            os.close(fd)
+        async def read() -> bytes | None:
+            try:
+                return (await self.metadata_file(file.path))[1]
+            except (NotFound, Denied, UpstreamFailed):
+                return None
+
+        return await self._core.parse(file.path, read)
 
     # Files
 
     async def file(self, path: str) -> File:
-        """The file at ``/packages/<path>``. Raises NotFound, Denied, Unavailable."""
+        """The local file at ``/packages/<path>``. Raises NotFound, Denied, Unavailable."""
         parsed = parse_found(path.rpartition("/")[2])
         if parsed is not None:
             await self._following.catch_up()
@@ -244,8 +295,13 @@ class Index:
                     raise Unavailable("the file is still being copied or read", retry_after=1)
         raise NotFound("there is no such file here")
 
-    async def open_file(self, path: str) -> tuple[File, int]:
-        """The file's facts and a descriptor of exactly these bytes, which the caller closes. Raises NotFound."""
+    async def open_file(self, path: str) -> Opened:
+        """The bytes behind ``/packages/<path>``, which the caller closes.
+
+        Raises NotFound, Denied, Unavailable, UpstreamFailed.
+        """
+        if self._mirror is not None and is_mirror_path(path):
+            return await self._mirror.open(*await self._locate(path))
         file = await self.file(path)
         fd = await self.run(self._open_exactly, file)
         if fd is None:
@@ -255,7 +311,17 @@ class Index:
             fd = await self.run(self._open_exactly, file)
         if fd is None:
             raise Unavailable("the file is being replaced, or its disk is away", retry_after=5)
-        return file, fd
+        return OpenFile(file, fd, self._threads, sha256=file.digests.sha256, modified=file.mtime_ns // 10**9)
+
+    async def _locate(self, path: str) -> tuple[Source, UpstreamFile]:
+        """Raises NotFound, Denied, UpstreamFailed."""
+        parsed = parse_found(path.rpartition("/")[2])
+        if parsed is None:
+            raise NotFound("there is no such file here")
+        decision = await self.decide(parsed.name)
+        assert self._mirror is not None
+        local = await self._entry(parsed.name) if decision.origin is Origin.MERGED else None
+        return await self._mirror.locate(path, parsed.name, decision, self.policy, local)
 
     def _open_exactly(self, file: File) -> int | None:
         try:
@@ -270,26 +336,23 @@ class Index:
         os.close(fd)
         return None
 
-    async def read(self, fd: int, count: int, offset: int) -> bytes:
-        """Up to `count` bytes of an open file."""
-        return await self.run(os.pread, fd, count, offset)
+    async def metadata_file(self, path: str) -> tuple[str, bytes]:
+        """The sha256 and the bytes of the core metadata of the wheel at ``path`` (PEP 658).
 
-    async def metadata_file(self, path: str) -> tuple[File, bytes]:
-        """The wheel at ``path`` and its core metadata, byte for byte (PEP 658). Raises NotFound."""
+        Raises NotFound, Denied, Unavailable, UpstreamFailed.
+        """
+        if self._mirror is not None and is_mirror_path(path):
+            return await self._mirror.metadata(*await self._locate(path))
         file = await self.file(path)
-        if file.metadata_sha256 is None:
-            raise NotFound("this file has no core metadata of its own")
-        content = await self.run(self._metadata.get, file.metadata_sha256)
-        if content is None:
-            content = await self._backlog.run(self._extract, file)
-            if content is None or await self.run(self._metadata.put, content) != file.metadata_sha256:
-                raise NotFound("the core metadata of this file cannot be read")
-        return file, content
+        content = await self._core.read_exactly(file)
+        return file.metadata_sha256 or "", content
 
     async def provenance(self, name: NormalizedName, version: str, filename: str) -> bytes:
         """The provenance object of a listed file's attestations (PEP 740). Raises NotFound, Unavailable."""
         project = await self.project(name)
         for file in project.files:
+            if not isinstance(file, File):
+                continue
             if file.filename == filename and file.has_provenance and is_same_version(file.version, version):
                 content = await self.run(self._catalog.provenance, filename, file.digests.sha256)
                 if content is not None:
@@ -320,9 +383,8 @@ class Index:
 
     # Reading what lies in the directories
 
-    async def _entry(self, name: NormalizedName, decision: Decision) -> Entry:
-        if decision.origin is not Origin.LOCAL:
-            raise NotFound(decision.reason)
+    async def _entry(self, name: NormalizedName) -> Entry:
+        """Of a local project. Raises Unavailable while none of its files is whole."""
         entry = await self._load(name) if name in self._following.serials else None
         if entry is None or not (entry.project.files or entry.project.status is Status.QUARANTINED):
             raise Unavailable(f"the files of {name} are still being copied or read", retry_after=1)
@@ -351,11 +413,11 @@ class Index:
 
     async def change(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Blocking work on a change, in threads of its own."""
-        return await asyncio.get_running_loop().run_in_executor(self._changing, partial(function, *arguments))
+        return await self._changing.run(function, *arguments)
 
     async def run(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Blocking work in a thread of the index."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *arguments))
+        return await self._threads.run(function, *arguments)
 
 
 def _choose_newest(versions: Mapping[str, Found]) -> Found:

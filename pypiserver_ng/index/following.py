@@ -19,6 +19,12 @@ class Flights:
         self._tasks: dict[Hashable, asyncio.Task[Any]] = {}
 
     async def join(self, key: Hashable, start: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        # A client that leaves takes nobody else's answer with it.
+        result: _T = await asyncio.shield(self.launch(key, start))
+        return result
+
+    def launch(self, key: Hashable, start: Callable[[], Coroutine[Any, Any, _T]]) -> asyncio.Task[_T]:
+        """The flight itself, for who does not want to wait for its end. Cancelling it is not his."""
         task = self._tasks.get(key)
         # One that has landed is history, even before its callback ran: whoever needs something newer would get the
         # same answer again without ever giving way to that callback.
@@ -26,9 +32,7 @@ class Flights:
             task = asyncio.get_running_loop().create_task(start())
             self._tasks[key] = task
             task.add_done_callback(partial(self._land, key))
-        # A client that leaves takes nobody else's answer with it.
-        result: _T = await asyncio.shield(task)
-        return result
+        return task
 
     def _land(self, key: Hashable, task: asyncio.Task[Any]) -> None:
         if self._tasks.get(key) is task:

@@ -4,8 +4,9 @@ An entry is right while its serial is; nobody removes anything but the least rec
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
 
 from pypiserver_ng.catalog import Rows
 from pypiserver_ng.filenames import sort_key
@@ -15,9 +16,60 @@ from pypiserver_ng.model import Body, File, Kind, NormalizedName, Project, Statu
 Key = tuple[str, ...]
 
 #: Files of all remembered projects together; one costs about a kilobyte.
-_MOST_FILES = 50_000
+MOST_FILES = 50_000
 #: Bodies of one project: three media types in three codings, or what clients ask for under a few hosts.
 _MOST_BODIES = 12
+
+_K = TypeVar("_K", bound=Hashable)
+_V = TypeVar("_V")
+
+
+class Recent(Generic[_K, _V]):
+    """What was asked for last, up to a weight."""
+
+    def __init__(self, most: int) -> None:
+        self._values: OrderedDict[_K, tuple[_V, int]] = OrderedDict()
+        self._most = most
+        self._weight = 0
+
+    def get(self, key: _K) -> _V | None:
+        found = self._values.get(key)
+        if found is None:
+            return None
+        self._values.move_to_end(key)
+        return found[0]
+
+    def put(self, key: _K, value: _V, weight: int) -> None:
+        self.drop(key)
+        self._weight += weight
+        self._values[key] = value, weight
+        while self._weight > self._most and len(self._values) > 1:
+            _, (_, dropped) = self._values.popitem(last=False)
+            self._weight -= dropped
+
+    def drop(self, key: _K) -> None:
+        if old := self._values.pop(key, None):
+            self._weight -= old[1]
+
+
+class Bodies:
+    """The rendered forms of one page, those that were asked for last."""
+
+    __slots__ = ("_bodies",)
+
+    def __init__(self) -> None:
+        self._bodies: dict[Key, Body] = {}
+
+    def get(self, key: Key) -> Body | None:
+        return self._bodies.get(key)
+
+    def keep(self, key: Key, body: Body) -> None:
+        """Remember a body as the one that was asked for last."""
+        self._bodies.pop(key, None)
+        # A page with provenance has one body for each host that it is asked under; clients may make hosts up.
+        while len(self._bodies) >= _MOST_BODIES:
+            self._bodies.pop(next(iter(self._bodies)))
+        self._bodies[key] = body
 
 
 @dataclass(slots=True)
@@ -27,43 +79,20 @@ class Entry:
     by_path: dict[str, File]
     #: Paths of files that are here and were not read yet.
     unread: frozenset[str]
-    bodies: dict[Key, Body] = field(default_factory=dict)
-
+    bodies: Bodies = field(default_factory=Bodies)
     has_provenance: bool = False
-
-    def keep(self, key: Key, body: Body) -> None:
-        """Remember a body as the one that was asked for last."""
-        self.bodies.pop(key, None)
-        # A page with provenance has one body for each host that it is asked under; clients may make hosts up.
-        while len(self.bodies) >= _MOST_BODIES:
-            self.bodies.pop(next(iter(self.bodies)))
-        self.bodies[key] = body
-
-    @property
-    def weight(self) -> int:
-        return 1 + len(self.by_path)
 
 
 class PageCache:
-    def __init__(self, most_files: int = _MOST_FILES) -> None:
-        self._entries: OrderedDict[NormalizedName, Entry] = OrderedDict()
-        self._most = most_files
-        self._weight = 0
+    def __init__(self, most_files: int = MOST_FILES) -> None:
+        self._entries: Recent[NormalizedName, Entry] = Recent(most_files)
 
     def get(self, name: NormalizedName, serial: int) -> Entry | None:
         entry = self._entries.get(name)
-        if entry is None or entry.project.serial != serial:
-            return None
-        self._entries.move_to_end(name)
-        return entry
+        return entry if entry is not None and entry.project.serial == serial else None
 
     def put(self, name: NormalizedName, entry: Entry) -> None:
-        old = self._entries.pop(name, None)
-        self._weight += entry.weight - (old.weight if old else 0)
-        self._entries[name] = entry
-        while self._weight > self._most and len(self._entries) > 1:
-            _, dropped = self._entries.popitem(last=False)
-            self._weight -= dropped.weight
+        self._entries.put(name, entry, 1 + len(entry.by_path))
 
 
 def build_entry(name: NormalizedName, rows: Rows, roots: Sequence[str]) -> Entry:

@@ -1,5 +1,6 @@
 """URLs of other indexes: what is taken for one, whose it is, and what of it may be shown. Knows no HTTP and no DNS."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Self
@@ -13,7 +14,9 @@ LONGEST_URL = 8 * 2**10
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"\A(?:[a-z0-9][a-z0-9._-]{0,252}|\[[0-9a-f:.]{2,45}\])\Z")
 #: A URL that needs no work at all, as almost every file's.
-_PLAIN = re.compile(r"\Ahttps?://[a-z0-9][a-z0-9.-]{0,252}(?::[0-9]{1,4})?(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*/?\Z")
+_PLAIN = re.compile(
+    r"\Ahttps?://[a-z0-9][a-z0-9.-]{0,252}(?::[1-9][0-9]{0,3})?(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*/?\Z"
+)
 _DOTS = re.compile(r"/\.\.?(?:/|\Z)")
 #: What RFC 3986 allows in a path or query; ``%`` stays, since what is quoted already must not be quoted twice.
 _LEGAL = "/%:@!$&'()*+,;=~-._"
@@ -48,6 +51,8 @@ class Upstream:
         self.on_error = on_error
         #: Without credentials, with ``/`` at its end: the only form that leaves the server or is logged.
         self.public_url = without_credentials(url)
+        #: Names what is kept of it on the disk; another address is another index.
+        self.key = hashlib.sha256(self.public_url.encode()).hexdigest()[:16]
         #: From the URL; for its own origin only.
         self.credentials = read_credentials(url)
 

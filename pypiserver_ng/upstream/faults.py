@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from pypiserver_ng.errors import NotFound, UpstreamFailed
+from pypiserver_ng.errors import NotFound, UpstreamDown, UpstreamFailed
 from pypiserver_ng.upstream.addresses import Upstream, public_host
 from pypiserver_ng.upstream.guard import RefusedAddressError
 
@@ -46,8 +46,14 @@ def blaming(trail: Trail) -> Iterator[None]:
         yield
     except UpstreamFailed as failure:
         raise UpstreamFailed(f"{trail} {failure}", retry_after=failure.retry_after) from failure
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise UpstreamFailed(f"{trail} {_describe(error, trail)}") from error
+    except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
+        kind = UpstreamDown if trail.is_home and _is_down(error) else UpstreamFailed
+        raise kind(f"{trail} {_describe(error, trail)}") from error
+
+
+def _is_down(error: Exception) -> bool:
+    """Whether the host cannot be reached or says nothing, whatever it is asked."""
+    return isinstance(error, TimeoutError | aiohttp.ClientConnectorError)
 
 
 def check_status(status: int, retry_after: int | None, trail: Trail) -> None:
@@ -94,6 +100,9 @@ def _describe(error: Exception, trail: Trail) -> str:
         return _describe_connection(error)
     if isinstance(error, aiohttp.ClientPayloadError):
         return "ended its answer early"
+    if isinstance(error, RuntimeError):
+        # What aiohttp raises when its session is closed.
+        return "is not asked any more: the program stops"
     if isinstance(error, aiohttp.ServerDisconnectedError | OSError):
         return "closed the connection"
     return "answered with something that is not HTTP"

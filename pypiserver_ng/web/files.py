@@ -12,8 +12,11 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from pypiserver_ng.auth import Gate
+from pypiserver_ng.errors import Failure
 from pypiserver_ng.index import Index
-from pypiserver_ng.model import Action, File
+from pypiserver_ng.index.mirror import is_mirror_path
+from pypiserver_ng.index.opened import Opened
+from pypiserver_ng.model import Action
 from pypiserver_ng.web import http
 from pypiserver_ng.web.ranges import Unsatisfiable, choose_range, is_unmodified_since, may_proceed, may_resume
 
@@ -28,10 +31,10 @@ _TYPES = {".gz": b"application/gzip", ".tgz": b"application/gzip", ".zip": b"app
 class FileDownload:
     """GET /packages/<path>."""
 
-    def __init__(self, index: Index, gate: Gate, cache_control: bytes) -> None:
+    def __init__(self, index: Index, gate: Gate, ages: "Ages") -> None:
         self._index = index
         self._gate = gate
-        self._cache_control = cache_control
+        self._ages = ages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._gate.authorize(Action.DOWNLOAD, http.header(scope, b"authorization"))
@@ -39,83 +42,132 @@ class FileDownload:
         if path.endswith(".metadata"):
             await self._send_metadata(scope, send, path.removesuffix(".metadata"))
             return
-        file, fd = await self._index.open_file(path)
+        opened = await self._index.open_file(path)
         try:
-            await self._send_file(scope, receive, send, file, fd)
+            await self._send_file(scope, receive, send, opened)
         finally:
-            os.close(fd)
+            opened.close()
 
     async def _send_metadata(self, scope: Scope, send: Send, path: str) -> None:
-        file, content = await self._index.metadata_file(path)
-        etag = b'"%s"' % (file.metadata_sha256 or "").encode()
-        shared: http.Headers = [(b"etag", etag), (b"cache-control", self._cache_control)]
+        digest, content = await self._index.metadata_file(path)
+        etag = b'"%s"' % digest.encode()
+        shared: http.Headers = [(b"etag", etag), (b"cache-control", self._ages.choose(path))]
         if (tags := http.header(scope, b"if-none-match")) is not None and http.matches(tags, etag):
             await _send_empty(send, 304, shared)
             return
         await http.send_bytes(send, 200, content, b"text/plain; charset=utf-8", shared)
 
-    async def _send_file(self, scope: Scope, receive: Receive, send: Send, file: File, fd: int) -> None:
-        etag = b'"%s"' % file.digests.sha256.encode()
-        mtime = file.mtime_ns // 10**9
-        modified = formatdate(mtime, usegmt=True).encode()
+    async def _send_file(self, scope: Scope, receive: Receive, send: Send, opened: Opened) -> None:
+        conditional = _Validators(opened)
+        if (refusal := conditional.judge(scope)) is not None:
+            await _send_empty(
+                send, refusal, [*conditional.headers, (b"cache-control", self._ages.choose(opened.file.path))]
+            )
+            return
+        is_head = scope["method"] == "HEAD"
+        # From here on an upstream may be asked, and what it fails at can still be said.
+        await (opened.measure() if is_head else opened.begin())
+        conditional = _Validators(opened)
         shared: http.Headers = [
-            (b"etag", etag),
-            (b"last-modified", modified),
-            (b"cache-control", self._cache_control),
+            *conditional.headers,
+            (b"cache-control", self._ages.choose(opened.file.path)),
             (b"accept-ranges", b"bytes"),
         ]
-        if not may_proceed(http.header(scope, b"if-match"), http.header(scope, b"if-unmodified-since"), etag, mtime):
-            await _send_empty(send, 412, shared)
-            return
-        if _is_known(scope, etag, mtime):
-            await _send_empty(send, 304, shared)
-            return
         # "A server MUST ignore a Range header field received with a request method … for which range handling
         # is not defined. For this specification, GET is the only method".
-        asked = http.header(scope, b"range") if scope["method"] == "GET" else None
-        if asked is not None and not may_resume(http.header(scope, b"if-range"), etag, modified):
+        asked = None if is_head or opened.size is None else http.header(scope, b"range")
+        if asked is not None and not conditional.may_resume(scope):
             asked = None
         try:
-            part = choose_range(asked, file.size)
+            part = choose_range(asked, opened.size or 0)
         except Unsatisfiable:
-            await _send_empty(send, 416, [*shared, (b"content-range", b"bytes */%d" % file.size)])
+            await _send_empty(send, 416, [*shared, (b"content-range", b"bytes */%d" % (opened.size or 0))])
             return
-        first, end = part or (0, file.size)
+        first, end = part or (0, opened.size)
         headers: http.Headers = [
-            (b"content-type", _content_type(file)),
-            (b"content-length", b"%d" % (end - first)),
+            (b"content-type", _content_type(opened.file.filename)),
             *shared,
             (b"x-content-type-options", b"nosniff"),
             (b"content-disposition", b"attachment"),
         ]
+        if end is not None:
+            headers.append((b"content-length", b"%d" % (end - first)))
         if part:
-            headers.append((b"content-range", b"bytes %d-%d/%d" % (first, end - 1, file.size)))
+            headers.append((b"content-range", b"bytes %d-%d/%d" % (*_inclusive(part), opened.size or 0)))
         await send({"type": "http.response.start", "status": 206 if part else 200, "headers": headers})
-        if scope["method"] == "HEAD":
+        if is_head:
             await send({"type": "http.response.body"})
         else:
-            await self._stream(receive, send, fd, first, end)
+            await _stream(receive, send, opened, first, end)
 
-    async def _stream(self, receive: Receive, send: Send, fd: int, first: int, end: int) -> None:
-        gone: asyncio.Task[None] | None = None
-        try:
-            while first < end:
-                block = await self._index.read(fd, min(_CHUNK, end - first), first)
-                if not block:
-                    # The server closes the connection: the client must see a broken transfer, not a short file.
-                    _log.warning("a file became shorter while it was sent")
-                    return
-                first += len(block)
-                await send({"type": "http.response.body", "body": block, "more_body": first < end})
-                if first < end:
-                    gone = gone or asyncio.create_task(_wait_for_disconnect(receive))
-                    if gone.done():
-                        return
-            if end == 0:
-                await send({"type": "http.response.body"})
-        finally:
-            if gone is not None:
-                gone.cancel()
+
+class _Validators:
+    """What a client can compare its copy with."""
+
+    def __init__(self, opened: Opened) -> None:
+        self._etag = b'"%s"' % opened.sha256.encode() if opened.sha256 else b""
+        self._mtime = opened.modified
+        self._modified = formatdate(opened.modified, usegmt=True).encode() if opened.modified is not None else b""
+        self.headers: http.Headers = []
+        if self._etag:
+            self.headers.append((b"etag", self._etag))
+        if self._modified:
+            self.headers.append((b"last-modified", self._modified))
+
+    def judge(self, scope: Scope) -> int | None:
+        """412 or 304 where the client's conditions ask for it (RFC 9110, 13.2.2)."""
+        if not self._etag:
+            return None
+        # Nobody can have a newer copy of what has no date.
+        mtime = self._mtime or 0
+        unmodified_since = http.header(scope, b"if-unmodified-since") if self._modified else None
+        if not may_proceed(http.header(scope, b"if-match"), unmodified_since, self._etag, mtime):
+            return 412
+        # "A recipient MUST ignore If-Modified-Since if the request contains an If-None-Match header field"
+        if (tags := http.header(scope, b"if-none-match")) is not None:
+            return 304 if http.matches(tags, self._etag) else None
+        since = http.header(scope, b"if-modified-since") if self._modified else None
+        return 304 if is_unmodified_since(since, mtime) else None
+
+    def may_resume(self, scope: Scope) -> bool:
+        return may_resume(http.header(scope, b"if-range"), self._etag, self._modified)
+
+
+def _inclusive(part: tuple[int, int]) -> tuple[int, int]:
+    return part[0], part[1] - 1
+
+
+async def _stream(receive: Receive, send: Send, opened: Opened, first: int, end: int | None) -> None:
+    gone: asyncio.Task[None] | None = None
+    try:
+        while end is None or first < end:
+            block = await _read(opened, first, end)
+            if not block:
+                break
+            first += len(block)
+            is_last = first == end
+            await send({"type": "http.response.body", "body": block, "more_body": not is_last})
+            if is_last:
+                return
+            gone = gone or asyncio.create_task(_wait_for_disconnect(receive))
+            if gone.done():
+                return
+        if end is not None and first < end:
+            # The server closes the connection: the client must see a broken transfer, not a short file.
+            _log.warning("%s became shorter while it was sent", opened.file.filename)
+            return
+        await send({"type": "http.response.body"})
+    except Failure:
+        # Said in the log where it happened; the client must see a broken transfer.
+        return
+    finally:
+        if gone is not None:
+            gone.cancel()
+
+
+async def _read(opened: Opened, first: int, end: int | None) -> bytes:
+    count = _CHUNK if end is None else min(_CHUNK, end - first)
+    return await opened.read(count, first, end)
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:
@@ -123,15 +175,8 @@ async def _wait_for_disconnect(receive: Receive) -> None:
         pass
 
 
-def _is_known(scope: Scope, etag: bytes, mtime: int) -> bool:
-    # "A recipient MUST ignore If-Modified-Since if the request contains an If-None-Match header field"
-    if (tags := http.header(scope, b"if-none-match")) is not None:
-        return http.matches(tags, etag)
-    return is_unmodified_since(http.header(scope, b"if-modified-since"), mtime)
-
-
-def _content_type(file: File) -> bytes:
-    return _TYPES.get(os.path.splitext(file.filename)[1].lower(), b"application/octet-stream")  # noqa: PTH122
+def _content_type(filename: str) -> bytes:
+    return _TYPES.get(os.path.splitext(filename)[1].lower(), b"application/octet-stream")  # noqa: PTH122
 
 
 async def _send_empty(send: Send, status: int, headers: http.Headers) -> None:
@@ -140,13 +185,24 @@ async def _send_empty(send: Send, status: int, headers: http.Headers) -> None:
     await send({"type": "http.response.body"})
 
 
-def make_cache_control(age: int | None, *, overwrite: bool, private: bool) -> bytes:
-    """Ages of a download: what is behind a URL never changes, unless files may be overwritten."""
-    scope = b"private" if private else b"public"
-    if age is not None:
-        return b"%s, max-age=%d" % (scope, age)
-    return b"%s, no-cache" % scope if overwrite else b"%s, max-age=%d, immutable" % (scope, _YEAR)
+class Ages:
+    """How long clients may keep a download: what is behind a URL never changes, unless files may be overwritten."""
+
+    def __init__(self, age: int | None, *, overwrite: bool, private: bool) -> None:
+        scope = b"private" if private else b"public"
+        self._fixed = b"%s, max-age=%d, immutable" % (scope, _YEAR)
+        self._changing = b"%s, no-cache" % scope
+        if age is not None:
+            self._fixed = self._changing = self._local = b"%s, max-age=%d" % (scope, age)
+        else:
+            self._local = self._changing if overwrite else self._fixed
+
+    def choose(self, path: str) -> bytes:
+        if not is_mirror_path(path):
+            return self._local
+        # Without a hash in it, a path stands for other bytes once its owner has the first ones forgotten.
+        return self._changing if path.startswith("-/first-seen/") else self._fixed
 
 
-def routes(index: Index, gate: Gate, cache_control: bytes) -> list[BaseRoute]:
-    return [Route("/packages/{path:path}", FileDownload(index, gate, cache_control), methods=["GET"])]
+def routes(index: Index, gate: Gate, ages: Ages) -> list[BaseRoute]:
+    return [Route("/packages/{path:path}", FileDownload(index, gate, ages), methods=["GET"])]

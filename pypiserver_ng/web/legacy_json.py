@@ -18,7 +18,7 @@ from pypiserver_ng.errors import NotFound
 from pypiserver_ng.filenames import is_same_version, newest_version
 from pypiserver_ng.index import Index
 from pypiserver_ng.metadata import CoreMetadata
-from pypiserver_ng.model import Action, File, Kind, Project
+from pypiserver_ng.model import Action, File, Kind, Listed, Project
 from pypiserver_ng.pages import file_url, format_time
 from pypiserver_ng.policy import describe_status
 from pypiserver_ng.web import http
@@ -64,7 +64,7 @@ def choose_version(project: Project, wanted: str | None) -> str:
     raise NotFound(f"{project.name} {wanted[:100]!a} is not here")
 
 
-def representative(project: Project, version: str) -> File:
+def representative(project: Project, version: str) -> Listed:
     """The file whose metadata speaks for a release: a wheel if there is one."""
     files = [file for file in project.files if file.version == version]
     return min(files, key=lambda file: (file.kind is not Kind.WHEEL, file.kind is Kind.SIGNATURE))
@@ -129,33 +129,36 @@ def _list(values: Sequence[str]) -> list[str] | None:
     return list(values) if values else None
 
 
-def _describe_file(file: File, base: str) -> dict[str, Any]:
-    moment = format_time(file.upload_time)
+def _describe_file(file: Listed, base: str) -> dict[str, Any]:
+    moment = format_time(file.upload_time) if file.upload_time else None
+    digests = _digests(file)
     return {
         "filename": file.filename,
         "packagetype": file.kind.value,
         "python_version": _python_version(file),
-        "digests": {
-            "md5": file.digests.md5,
-            "sha256": file.digests.sha256,
-            "blake2b_256": file.digests.blake2b_256,
-        },
-        "md5_digest": file.digests.md5,
+        "digests": digests,
+        "md5_digest": digests.get("md5"),
         "size": file.size,
-        "upload_time": moment[:19],
+        "upload_time": moment[:19] if moment else None,
         "upload_time_iso_8601": moment,
         "url": file_url(file, base),
         "requires_python": file.requires_python,
         "yanked": file.yanked,
         "yanked_reason": file.yanked_reason,
         "has_sig": file.has_signature,
-        "core-metadata": {"sha256": file.metadata_sha256} if file.metadata_sha256 else False,
+        "core-metadata": pages.core_metadata(file),
         "comment_text": "",
         "downloads": -1,
     }
 
 
-def _python_version(file: File) -> str:
+def _digests(file: Listed) -> dict[str, str]:
+    if not isinstance(file, File):
+        return pages.hashes(file)
+    return {"md5": file.digests.md5, "sha256": file.digests.sha256, "blake2b_256": file.digests.blake2b_256}
+
+
+def _python_version(file: Listed) -> str:
     return file.filename.removesuffix(".whl").split("-")[-3] if file.kind is Kind.WHEEL else "source"
 
 

@@ -28,18 +28,19 @@ class ProjectDetail:
             raise http.not_acceptable()
         key_ = (media_type, http.choose_coding(accept_encoding))
         asked: str = scope["path_params"]["project"]
-        body = self._index.peek_project_page(NormalizedName(asked), key_)
+        refresh = self._index.has_mirror and b"no-cache" in (http.header(scope, b"cache-control") or b"").lower()
+        body = None if refresh else self._index.peek_project_page(NormalizedName(asked), key_)
         if body is not None:
             await http.send_page(scope, send, body)
             return
-        await self._answer(scope, send, asked, key_)
+        await self._answer(scope, send, asked, key_, refresh=refresh)
 
-    async def _answer(self, scope: Scope, send: Send, asked: str, key: tuple[str, str]) -> None:
+    async def _answer(self, scope: Scope, send: Send, asked: str, key: tuple[str, str], *, refresh: bool) -> None:
         name = http.read_name(scope)
         if name != asked:
             await http.redirect(scope, send, f"simple/{name}/")
             return
-        answer = await self._index.project_page(name, key, trustworthy_url(scope))
+        answer = await self._index.project_page(name, key, trustworthy_url(scope), refresh=refresh)
         if isinstance(answer, Elsewhere):
             await http.send_redirect(scope, send, answer.url.encode())
         else:

@@ -14,7 +14,7 @@ from pypiserver_ng.auth import Gate
 from pypiserver_ng.errors import Unauthenticated, Unavailable
 from pypiserver_ng.index import Index
 from pypiserver_ng.metadata import CoreMetadata
-from pypiserver_ng.model import Action, File, Project
+from pypiserver_ng.model import Action, File, Listed, Project
 from pypiserver_ng.pages import file_url
 from pypiserver_ng.policy import describe_status
 from pypiserver_ng.web import http
@@ -203,8 +203,17 @@ def _describe(project: Project, version: str, metadata: CoreMetadata | None, con
         "versions": _versions(project, version, base),
         "files": [_file(file, base) for file in project.files if file.version == version],
         "status": describe_status(project.name, project.status, project.status_reason) if status else None,
-        "shadow": "Served from here only: upstream versions of this project are not offered.",
+        "shadow": _describe_origin(project),
     }
+
+
+def _describe_origin(project: Project) -> str:
+    kinds = {isinstance(file, File) for file in project.files}
+    if kinds == {True}:
+        return "Served from here only: upstream versions of this project are not offered."
+    if kinds == {True, False}:
+        return "Files that are here and files of an upstream are offered together."
+    return "Served from an upstream, and kept here."
 
 
 def _links(found: CoreMetadata) -> list[tuple[str, str]]:
@@ -215,7 +224,7 @@ def _links(found: CoreMetadata) -> list[tuple[str, str]]:
 
 
 def _versions(project: Project, current: str, base: str) -> list[dict[str, Any]]:
-    files: dict[str, list[File]] = {}
+    files: dict[str, list[Listed]] = {}
     for file in project.files:
         files.setdefault(file.version, []).append(file)
     return [
@@ -224,18 +233,18 @@ def _versions(project: Project, current: str, base: str) -> list[dict[str, Any]]
             "url": f"{base}project/{project.name}/" + (f"{quote(version, safe='')}/" if version else ""),
             "current": version == current,
             "yanked": all(file.yanked for file in group),
-            "when": min(file.upload_time for file in group),
+            "when": min((file.upload_time for file in group if file.upload_time), default=None),
         }
         for version, group in reversed(files.items())
     ]
 
 
-def _file(file: File, base: str) -> dict[str, Any]:
+def _file(file: Listed, base: str) -> dict[str, Any]:
     return {
         "filename": file.filename,
-        "url": f"{file_url(file, base)}#sha256={file.digests.sha256}",
+        "url": file_url(file, base) + (f"#sha256={file.sha256}" if file.sha256 else ""),
         "size": file.size,
-        "sha256": file.digests.sha256,
+        "sha256": file.sha256,
         "when": file.upload_time,
         "requires_python": file.requires_python,
         "kind": file.kind.value,

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -51,9 +50,10 @@ class House:
     async def files(self, name: NormalizedName = DEMO) -> tuple[File, ...]:
         """What is listed; nothing where the project is unknown or not whole yet."""
         try:
-            return (await self.index.project(name)).files
+            listed = (await self.index.project(name)).files
         except (NotFound, Unavailable):
             return ()
+        return tuple(file for file in listed if isinstance(file, File))
 
     async def projects(self) -> list[str]:
         """The projects that the root page lists."""
@@ -127,11 +127,12 @@ async def listed(house: House, *names: str) -> None:
 
 async def read(house: House, path: str) -> tuple[File, bytes]:
     """A file's facts and the bytes that a client gets."""
-    file, fd = await house.index.open_file(path)
+    opened = await house.index.open_file(path)
     try:
-        return file, await house.index.read(fd, 1 << 20, 0)
+        assert isinstance(opened.file, File)
+        return opened.file, await opened.read(1 << 20, 0, opened.size)
     finally:
-        os.close(fd)
+        opened.close()
 
 
 def hash_of(file: File) -> str:

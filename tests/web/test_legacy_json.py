@@ -9,7 +9,7 @@ from urllib.parse import urljoin
 import pytest
 from starlette.testclient import TestClient
 
-from pypiserver_ng.model import Action
+from pypiserver_ng.model import Action, UpstreamSettings
 from tests.tools.distributions import build_sdist, build_wheel, make_sdist, make_wheel
 from tests.web.conftest import ROOT, OpenIndex
 from tests.web.forms import header
@@ -182,7 +182,7 @@ def test_private(open_index: OpenIndex, packages: Path, passwords: Path) -> None
 
 def test_public_fallback_is_not_asked(open_index: OpenIndex) -> None:
     """Only local projects are described here."""
-    client = open_index(disable_fallback=False, fallback_url=("https://mirror.example/simple/",))
+    client = open_index(disable_fallback=False, upstreams=(UpstreamSettings("upstream", "https://mirror.example/simple/"),))
     assert client.get("/pypi/absent/json").status_code == 404
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urldefrag, urljoin
 import pytest
 from starlette.testclient import TestClient
 
-from pypiserver_ng.model import Action
+from pypiserver_ng.model import Action, UpstreamSettings
 from tests.tools.distributions import build_sdist, build_wheel, make_sdist, make_wheel
 from tests.tools.server import Server
 from tests.web.conftest import ROOT, OpenIndex
@@ -234,7 +234,7 @@ def test_paths_beside_the_pages(wire: Wire, path: str) -> None:
 
 def test_fallback(open_index: OpenIndex) -> None:
     """A project without a file is somewhere else: the query goes along, credentials and odd names do not."""
-    client = open_index(disable_fallback=False, fallback_url=("https://user:secret@mirror.example/simple/",))
+    client = open_index(disable_fallback=False, upstreams=(UpstreamSettings("upstream", "https://user:secret@mirror.example/simple/"),))
     answer = client.get("/simple/absent/?format=text/html")
     assert (
         answer.status_code,

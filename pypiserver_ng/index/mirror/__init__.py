@@ -1,0 +1,350 @@
+"""The caching mirror: projects that are not local, as their upstreams and the policy let them be seen.
+
+The same view answers page, file, HEAD, metadata, JSON API and explanation. Policy filters the view, never what is
+kept.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+
+from pypiserver_ng.errors import Denied, NotFound, UpstreamFailed
+from pypiserver_ng.filenames import sort_key
+from pypiserver_ng.index.explanation import Explanation, explain_judged, explain_offered, sort_files
+from pypiserver_ng.index.following import Flights
+from pypiserver_ng.index.mirror.downloads import Download, Downloads, Tail
+from pypiserver_ng.index.mirror.pages import Kept, Pages
+from pypiserver_ng.index.mirror.record import Record, describe
+from pypiserver_ng.index.mirror.sidecars import Sidecars
+from pypiserver_ng.index.opened import Opened, OpenFile
+from pypiserver_ng.index.pagecache import MOST_FILES, Bodies, Entry, Key, Recent
+from pypiserver_ng.index.threads import Threads
+from pypiserver_ng.model import Body, Listed, NormalizedName, OnError, Project, Status, UpstreamFile, UpstreamPage
+from pypiserver_ng.policy import Decision, Policy, Verdict, describe_status
+from pypiserver_ng.storage import Cache, Stamp
+from pypiserver_ng.upstream import Upstream, UpstreamClient
+
+_log = logging.getLogger(__name__)
+
+_FIRST_SEEN = "first-seen"
+#: How old a page may be that is asked about a file whose hash it has.
+_ANY_AGE = float("inf")
+_FAULT_SECONDS = 10.0
+_FOLLOW_SECONDS = 0.5
+_OTHER_BYTES = "its upstream offers other bytes under this name than were first seen"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The upstream that answers for a project, and what it says."""
+
+    upstream: Upstream
+    kept: Kept
+
+
+@dataclass(slots=True)
+class Shelf:
+    """A project as it is offered, and until when that is so."""
+
+    project: Project
+    withheld: tuple[tuple[UpstreamFile, Verdict], ...]
+    source: Source | None
+    #: What it was made of; it is right as long as that is the same.
+    facts: "Facts"
+    #: When it changes by the clock alone (seconds since 1970).
+    until: float
+    #: Nothing has to be asked before that moment,
+    fresh_until: float = 0.0
+    #: unless the cache has another generation by then.
+    generation: int = 0
+    bodies: Bodies = field(default_factory=Bodies)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a view is made of, by identity or number."""
+
+    #: Of the local project that is merged into it.
+    serial: int | None
+    policy: Policy
+    decision: Decision
+    upstream: str
+    stamp: Stamp
+
+
+class Mirror:
+    """Used on the event loop."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        pages: Pages,
+        downloads: Downloads,
+        sidecars: Sidecars,
+        client: UpstreamClient,
+        threads: Threads,
+        flights: Flights,
+        upstreams: Sequence[Upstream],
+        *,
+        offline: bool,
+    ) -> None:
+        self._cache = cache
+        self._pages = pages
+        self._downloads = downloads
+        self._sidecars = sidecars
+        self._client = client
+        self._threads = threads
+        self._flights = flights
+        self._upstreams = {upstream.name: upstream for upstream in upstreams}
+        self._offline = offline
+        self._shelves: Recent[NormalizedName, Shelf] = Recent(MOST_FILES)
+
+    async def follow(self) -> None:
+        """Notice, until cancelled, what other processes and commands do to the cache."""
+        while True:
+            await asyncio.sleep(_FOLLOW_SECONDS)
+            await self._threads.run(self._pages.follow)
+
+    async def stop(self) -> None:
+        await self._downloads.stop()
+        await self._client.close()
+        for threads in (self._pages.threads, self._threads):
+            await asyncio.get_running_loop().run_in_executor(None, threads.stop)
+        self._cache.close()
+
+    # Pages
+
+    def peek(self, name: NormalizedName, key: Key, serial: int | None, policy: Policy) -> Body | None:
+        """The page from memory where nothing has to be asked; `serial` is the local project's, if there is one."""
+        shelf = self._shelves.get(name)
+        if shelf is None or shelf.fresh_until <= time.time() or shelf.generation != self._pages.generation:
+            return None
+        if shelf.facts.serial != serial or shelf.facts.policy is not policy:
+            return None
+        return shelf.bodies.get(key)
+
+    async def shelf(
+        self, name: NormalizedName, decision: Decision, policy: Policy, local: Entry | None, *, refresh: bool = False
+    ) -> Shelf:
+        """The project as it is offered now; `local` is what is merged into it. Raises NotFound, UpstreamFailed."""
+        source, fresh_until = await self._choose(name, decision, decision.max_age, refresh=refresh)
+        if source is None and local is None:
+            raise NotFound(f"no upstream has {name}")
+        facts = Facts(
+            local.project.serial if local else None,
+            policy,
+            decision,
+            source.upstream.key if source else "",
+            source.kept.stamp if source else (0, 0),
+        )
+        now = time.time()
+        shelf = self._shelves.get(name)
+        if shelf is None or shelf.facts != facts or shelf.until <= now:
+            build = partial(self._build, name, policy, source, local, facts)
+            shelf = await self._flights.join(("shelf", name, facts), lambda: self._pages.threads.run(build))
+            self._shelves.put(name, shelf, 1 + len(shelf.project.files) + len(shelf.withheld))
+        shelf.fresh_until = min(fresh_until, shelf.until)
+        shelf.generation = source.kept.generation if source else self._pages.generation
+        return shelf
+
+    async def _choose(
+        self, name: NormalizedName, decision: Decision, max_age: float, *, refresh: bool = False
+    ) -> tuple[Source | None, float]:
+        """The first upstream that has the project, and how long that is known for.
+
+        Raises UpstreamFailed where one that failed might have had it.
+        """
+        failure: UpstreamFailed | None = None
+        fresh_until = _ANY_AGE
+        for upstream_name in decision.upstreams:
+            upstream = self._upstreams[upstream_name]
+            try:
+                kept = await self._pages.get(upstream, name, max_age, refresh=refresh)
+            except UpstreamFailed as fault:
+                if upstream.on_error is OnError.STOP:
+                    raise
+                failure = failure or fault
+                fresh_until = min(fresh_until, time.time() + _FAULT_SECONDS)
+                continue
+            fresh_until = min(fresh_until, kept.fresh_until(max_age))
+            if kept.record.page is not None:
+                return Source(upstream, kept), fresh_until
+        if failure is not None:
+            raise failure
+        return None, fresh_until
+
+    def _build(
+        self, name: NormalizedName, policy: Policy, source: Source | None, local: Entry | None, facts: Facts
+    ) -> Shelf:
+        """In a thread."""
+        record = source.kept.record if source else None
+        page = record.page if record and record.page else UpstreamPage(())
+        here = local.project.files if local else ()
+        hidden = {file.filename for file in here}
+        view = policy.view(name, [file for file in page.files if file.filename not in hidden], datetime.now(UTC))
+        offered, withheld = view.offered, view.withheld
+        if record is not None and record.refused:
+            offered, spoilt = self._part(record, offered)
+            withheld += spoilt
+        if record is not None and self._offline:
+            offered = tuple(file for file in offered if self._is_kept(record, file))
+        if page.status is Status.QUARANTINED:
+            offered = ()
+        listed: list[Listed] = [*here, *(describe(record, file) if record else file for file in offered)]
+        if here and offered:
+            listed.sort(key=lambda file: (sort_key(file.version), file.filename))
+        said = local.project if local else page
+        reason = local.project.status_reason if local else page.status_reason
+        display_name = listed[-1].display_name if listed else name
+        serial = local.project.serial if local else 0
+        project = Project(name, display_name, serial, tuple(listed), said.status, reason)
+        until = view.until.timestamp() if view.until else _ANY_AGE
+        return Shelf(project, withheld, source, facts, until)
+
+    def _part(
+        self, record: Record, files: Sequence[UpstreamFile]
+    ) -> tuple[tuple[UpstreamFile, ...], tuple[tuple[UpstreamFile, Verdict], ...]]:
+        """Files whose bytes were replaced upstream are offered only where the first ones are here."""
+        verdict = Verdict(is_offered=False, rule="first seen", reason=_OTHER_BYTES, until=None)
+        spoilt = {
+            file.filename: file for file in files if file.filename in record.refused and not self._is_kept(record, file)
+        }
+        offered = tuple(file for file in files if file.filename not in spoilt)
+        return offered, tuple((file, verdict) for file in spoilt.values())
+
+    def _is_kept(self, record: Record, file: UpstreamFile) -> bool:
+        digest = record.digest_of(file)
+        return digest is not None and self._cache.has_file(digest, file.filename)
+
+    def explain(self, shelf: Shelf, decision: Decision, policy: Policy) -> Explanation:
+        """What became of every file of a project."""
+        now = datetime.now(UTC)
+        here = [file for file in shelf.project.files if not isinstance(file, UpstreamFile)]
+        judged = [(file, policy.judge(file, now)) for file in shelf.project.files if isinstance(file, UpstreamFile)]
+        files = [*explain_offered(here, decision), *explain_judged(judged), *explain_judged(shelf.withheld)]
+        project = shelf.project
+        status = describe_status(project.name, project.status, project.status_reason)
+        note = None if project.status is Status.ACTIVE else status
+        upstream = shelf.source.upstream.name if shelf.source else None
+        return Explanation(project.name, decision, upstream, sort_files(files), note)
+
+    async def remembered(self, name: NormalizedName) -> Sequence[UpstreamFile]:
+        """What upstreams had of a project when they were last asked about it. Nobody is asked."""
+        for upstream in self._upstreams.values():
+            kept = await self._pages.peek(upstream, name)
+            if kept is not None and kept.record.page is not None:
+                return kept.record.page.files
+        return ()
+
+    # Files
+
+    async def locate(
+        self, path: str, name: NormalizedName, decision: Decision, policy: Policy, local: Entry | None
+    ) -> tuple[Source, UpstreamFile]:
+        """The file at ``/packages/<path>``, where it may be had. Raises NotFound, Denied, UpstreamFailed."""
+        _, digest, filename = path.split("/")
+        sha256 = None if digest == _FIRST_SEEN else digest
+        if not decision.upstreams:
+            raise Denied(decision.reason)
+        if local is not None and any(file.filename == filename for file in local.project.files):
+            raise Denied(f"{filename} is here as a local file, which hides that of the upstream")
+        source, file = await self._find(name, decision, filename, sha256)
+        page = source.kept.record.page
+        if page is not None and page.status is Status.QUARANTINED:
+            raise Denied(
+                f"{describe_status(name, page.status, page.status_reason)} upstream: none of its files is offered"
+            )
+        verdict = policy.judge(file, datetime.now(UTC))
+        if not verdict.is_offered:
+            raise Denied(verdict.reason)
+        return source, file
+
+    async def _find(
+        self, name: NormalizedName, decision: Decision, filename: str, sha256: str | None
+    ) -> tuple[Source, UpstreamFile]:
+        """First in what is kept, then in what its upstream says now."""
+        other_bytes = False
+        for max_age, refresh in ((_ANY_AGE, False), (decision.max_age, False), (decision.max_age, True)):
+            try:
+                source, _ = await self._choose(name, decision, max_age, refresh=refresh)
+            except UpstreamFailed:
+                # Here is what was kept of a project that its upstream had once.
+                if found := await self._find_gone(name, decision, filename, sha256):
+                    return found
+                raise
+            if source is not None:
+                if file := source.kept.record.find(filename, sha256):
+                    return source, file
+                other_bytes = source.kept.record.has_other_bytes(filename)
+        if found := await self._find_gone(name, decision, filename, sha256):
+            return found
+        if other_bytes:
+            raise Denied(f"{filename} has other bytes here: {_OTHER_BYTES}, or it is asked for by a wrong hash")
+        raise NotFound("no upstream has such a file")
+
+    async def _find_gone(
+        self, name: NormalizedName, decision: Decision, filename: str, sha256: str | None
+    ) -> tuple[Source, UpstreamFile] | None:
+        """A file of a project that its upstream has no more, as long as its bytes are here."""
+        for upstream_name in decision.upstreams:
+            upstream = self._upstreams[upstream_name]
+            kept = await self._pages.peek(upstream, name)
+            if kept is None or kept.record.page is not None:
+                continue
+            file = kept.record.find(filename, sha256)
+            if file is not None and await self._threads.run(self._is_kept, kept.record, file):
+                return Source(upstream, kept), file
+        return None
+
+    async def open(self, source: Source, file: UpstreamFile) -> Opened:
+        """The file, which is fetched when somebody reads from it. Raises NotFound."""
+        record = source.kept.record
+        modified = int(file.upload_time.timestamp()) if file.upload_time else None
+        if digest := record.digest_of(file):
+            fd = await self._threads.run(self._cache.open_file, digest, file.filename)
+            if fd is not None:
+                return OpenFile(file, fd, self._threads, sha256=digest, modified=modified)
+        if self._offline:
+            raise NotFound(f"{file.filename} is not in the cache, and the server is offline")
+        if file.filename in record.refused:
+            raise Denied(f"{file.filename} cannot be had: {_OTHER_BYTES}")
+        start = partial(self.fetch, source, file)
+        size_of = partial(self._client.head, source.upstream, file.url)
+        return Tail(file, start, size_of, self._threads, modified)
+
+    def fetch(self, source: Source, file: UpstreamFile) -> Download:
+        """Bring the file here, once for all who ask."""
+
+        async def judge(sha256: str | None) -> str | None:
+            if file.sha256 is not None:
+                return file.sha256
+            if sha256 is None:
+                kept = await self._pages.peek(source.upstream, file.project)
+                return kept.record.digest_of(file) if kept else None
+            return await self._pages.learn(source.upstream, file.project, file.filename, first_seen=sha256)
+
+        return self._downloads.join(source.upstream, file, judge)
+
+    async def metadata(self, source: Source, file: UpstreamFile) -> tuple[str, bytes]:
+        """The sha256 and the bytes of a wheel's core metadata. Raises NotFound, UpstreamFailed."""
+        digest = source.kept.record.metadata_digest_of(file)
+        opened = partial(self.open, source, file)
+        found, content = await self._flights.join(
+            ("metadata", source.upstream.key, file.filename, file.sha256),
+            lambda: self._sidecars.find(source.upstream, file, digest, opened, offline=self._offline),
+        )
+        if found != digest:
+            await self._pages.learn(source.upstream, file.project, file.filename, metadata=found)
+        return found, content
+
+
+def is_mirror_path(path: str) -> bool:
+    """Whether a path below ``/packages/`` names an upstream's file: ``-/<sha256>/<filename>``."""
+    parts = path.split("/")
+    if len(parts) != 3 or parts[0] != "-":
+        return False
+    return parts[1] == _FIRST_SEEN or (len(parts[1]) == 64 and all(char in "0123456789abcdef" for char in parts[1]))

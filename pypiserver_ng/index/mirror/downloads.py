@@ -1,0 +1,321 @@
+"""Fetches files from other indexes: once for everybody, to the client while it comes, kept only when it is right.
+
+A download belongs to nobody who asked for it: it goes on when they leave. What another process fetches is followed on
+the disk.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pypiserver_ng.errors import Failure, NotFound, UpstreamFailed
+from pypiserver_ng.index.threads import Threads
+from pypiserver_ng.model import UpstreamFile
+from pypiserver_ng.storage import Cache, Partial, translate_os_error
+from pypiserver_ng.upstream import Upstream, UpstreamClient
+
+_log = logging.getLogger(__name__)
+
+#: Largest file that is fetched where its page gives no size, in bytes.
+_LARGEST = 16 * 2**30
+#: How often a process looks how far another is with a file.
+_POLL_SECONDS = 0.02
+#: Other digests that a page may give; their names in hashlib.
+_DIGESTS = {"sha512": "sha512", "sha384": "sha384", "sha224": "sha224", "md5": "md5", "blake2b_256": "blake2b"}
+
+#: The sha256 that a file's bytes must have. It is given what they have once they are complete, and None before: then
+#: the answer may be that nobody knows.
+Judge = Callable[[str | None], Awaitable[str | None]]
+
+
+class Download:
+    """One file that is coming, here or in another process. Used on the event loop."""
+
+    def __init__(self, file: UpstreamFile) -> None:
+        self.file = file
+        #: Bytes of the whole, once they are known.
+        self.total = file.size
+        self.received = 0
+        #: Of the finished file.
+        self.sha256: str | None = None
+        self.failure: Failure | None = None
+        self.fd = -1
+        self.has_begun = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._readers = 0
+        self._partial: Partial | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.sha256 is not None or self.failure is not None
+
+    def attach(self, partial: Partial) -> None:
+        self._partial = partial
+        self.fd = partial.fd
+
+    def detach(self) -> None:
+        """Nobody has read anything from it."""
+        if self._partial is not None:
+            self._partial.close()
+        self._partial, self.fd = None, -1
+
+    def pulse(self) -> None:
+        """Wake everybody who waits for a change."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def change(self) -> None:
+        await self._changed.wait()
+
+    def finish(self, failure: Failure | None = None, sha256: str | None = None) -> None:
+        self.failure, self.sha256 = failure, sha256
+        self.has_begun.set()
+        self.pulse()
+        self._close_if_unused()
+
+    def hold(self) -> None:
+        """Somebody reads from it."""
+        self._readers += 1
+
+    def let_go(self) -> None:
+        self._readers -= 1
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self.is_over and self._readers == 0 and self._partial is not None:
+            self._partial.close()
+            self._partial = None
+
+
+class Downloads:
+    def __init__(self, cache: Cache, client: UpstreamClient, threads: Threads) -> None:
+        self._cache = cache
+        self._client = client
+        self._threads = threads
+        self._running: dict[str, tuple[Download, asyncio.Task[None]]] = {}
+
+    def join(self, upstream: Upstream, file: UpstreamFile, judge: Judge) -> Download:
+        """The download of the file, which is under way already or begins now; held for who asks."""
+        key = name_key(file)
+        running = self._running.get(key)
+        if running is None or running[0].is_over:
+            download = Download(file)
+            task = asyncio.get_running_loop().create_task(self._run(key, upstream, download, judge))
+            self._running[key] = running = download, task
+        running[0].hold()
+        return running[0]
+
+    async def stop(self) -> None:
+        tasks = [task for _, task in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, key: str, upstream: Upstream, download: Download, judge: Judge) -> None:
+        try:
+            sha256 = await self._fetch_or_follow(key, upstream, download, judge)
+        except Failure as fault:
+            if not isinstance(fault, NotFound):
+                _log.warning("%s of %s: %s", download.file.filename, upstream.name, fault.message)
+            download.finish(fault)
+        except OSError as fault:
+            download.finish(translate_os_error(fault, "the file was not fetched"))
+        except asyncio.CancelledError:
+            download.finish(UpstreamFailed("the server stops"))
+            raise
+        except Exception:
+            _log.exception("fetching %s failed", download.file.filename)
+            download.finish(UpstreamFailed(f"{download.file.filename} could not be fetched"))
+        else:
+            download.finish(sha256=sha256)
+        finally:
+            if self._running.get(key, (None,))[0] is download:
+                del self._running[key]
+
+    async def _fetch_or_follow(self, key: str, upstream: Upstream, download: Download, judge: Judge) -> str:
+        while True:
+            partial = await self._threads.run(self._cache.begin, key)
+            if partial.is_ours:
+                download.attach(partial)
+                try:
+                    if (sha256 := await self._find(download, partial, judge)) is not None:
+                        return sha256
+                    return await self._fetch(upstream, download, partial, judge)
+                except BaseException:
+                    partial.give_up()
+                    raise
+            if (sha256 := await self._follow(download, partial, judge)) is not None:
+                return sha256
+
+    async def _find(self, download: Download, partial: Partial, judge: Judge) -> str | None:
+        """Its sha256 where somebody was quicker and it is here already."""
+        sha256 = await judge(None)
+        fd = await self._threads.run(self._cache.open_file, sha256, download.file.filename) if sha256 else None
+        if fd is None:
+            return None
+        partial.give_up()
+        download.detach()
+        download.attach(Partial(partial.path, fd, is_ours=False))
+        download.received = download.total = os.fstat(fd).st_size
+        return sha256
+
+    # Here
+
+    async def _fetch(self, upstream: Upstream, download: Download, partial: Partial, judge: Judge) -> str:
+        file = download.file
+        writer = _Writer(partial.fd, file.other_digest if file.sha256 is None else None)
+        async with self._client.open(upstream, file.url) as answer:
+            if file.size is not None and answer.length not in {None, file.size}:
+                raise UpstreamFailed(
+                    f"{upstream.name} sends {answer.length} bytes for {file.filename}, not {file.size}"
+                )
+            download.total = answer.length if file.size is None else file.size
+            limit = _LARGEST if download.total is None else download.total
+            download.has_begun.set()
+            async for chunk in answer.chunks:
+                if download.received + len(chunk) > limit:
+                    raise UpstreamFailed(f"{upstream.name} sends more bytes of {file.filename} than it should have")
+                await self._threads.run(writer.write, chunk)
+                download.received += len(chunk)
+                download.pulse()
+        if download.total is not None and download.received != download.total:
+            raise UpstreamFailed(
+                f"{upstream.name} sent {download.received} of {download.total} bytes of {file.filename}"
+            )
+        sha256 = writer.check(file.filename, upstream.name)
+        _expect(file, upstream, sha256, await judge(sha256) or sha256)
+        await self._threads.run(self._cache.publish, partial, sha256, file.filename)
+        download.total = download.received
+        return sha256
+
+    # In another process
+
+    async def _follow(self, download: Download, partial: Partial, judge: Judge) -> str | None:
+        """Its sha256 when the other process is done; None where it failed before anybody read from it."""
+        download.attach(partial)
+        while True:
+            is_over = await self._threads.run(partial.is_over)
+            download.received = os.fstat(partial.fd).st_size
+            if download.received and not is_over:
+                download.has_begun.set()
+            download.pulse()
+            if is_over:
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+        file = download.file
+        sha256 = file.sha256 or str(await self._threads.run(_hash, partial.fd))
+        if await judge(sha256) in {sha256, None} and self._cache.is_published(partial, sha256, file.filename):
+            download.total = download.received
+            return sha256
+        if download.has_begun.is_set():
+            raise UpstreamFailed(f"{file.filename} could not be fetched whole")
+        download.detach()
+        return None
+
+
+class Tail:
+    """A file that is sent while it comes; see `Opened`."""
+
+    def __init__(
+        self,
+        file: UpstreamFile,
+        start: Callable[[], Download],
+        size_of: Callable[[], Awaitable[int | None]],
+        threads: Threads,
+        modified: int | None,
+    ) -> None:
+        self.file = file
+        self.sha256 = file.sha256
+        self.size = file.size
+        self.modified = modified
+        self._start = start
+        self._size_of = size_of
+        self._threads = threads
+        self._download: Download | None = None
+
+    async def begin(self) -> None:
+        self._download = download = self._start()
+        await download.has_begun.wait()
+        if download.failure is not None:
+            raise download.failure
+        self.sha256 = download.sha256 or self.sha256
+        self.size = download.total
+
+    async def measure(self) -> None:
+        if self.size is None:
+            self.size = await self._size_of()
+
+    async def read(self, count: int, offset: int, end: int | None) -> bytes:
+        download = self._download
+        assert download is not None
+        while True:
+            if download.failure is not None:
+                raise download.failure
+            is_checked = download.sha256 is not None
+            limit = download.received if is_checked else min(download.received, end or _LARGEST) - 1
+            if offset < limit:
+                return await self._threads.run(os.pread, download.fd, min(count, limit - offset), offset)
+            if is_checked:
+                return b""
+            await download.change()
+
+    def close(self) -> None:
+        if self._download is not None:
+            self._download.let_go()
+            self._download = None
+
+
+class _Writer:
+    """Writes and hashes in one pass; in threads, one at a time."""
+
+    def __init__(self, fd: int, other: str | None) -> None:
+        self._fd = fd
+        self._sha256 = hashlib.sha256()
+        algorithm, _, self._expected = (other or "").partition("=")
+        self._other = _new_hash(algorithm)
+
+    def write(self, chunk: bytes) -> None:
+        self._sha256.update(chunk)
+        if self._other is not None:
+            self._other.update(chunk)
+        view = memoryview(chunk)
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+    def check(self, filename: str, upstream: str) -> str:
+        """The sha256. Raises UpstreamFailed where another digest is not what the page says."""
+        if self._other is not None and not hmac.compare_digest(self._other.hexdigest(), self._expected.lower()):
+            raise UpstreamFailed(f"{upstream} sent other bytes of {filename} than its page says")
+        return self._sha256.hexdigest()
+
+
+def _new_hash(algorithm: str) -> Any:
+    name = _DIGESTS.get(algorithm)
+    if name == "blake2b":
+        return hashlib.blake2b(digest_size=32)
+    return hashlib.new(name, usedforsecurity=False) if name else None
+
+
+def _expect(file: UpstreamFile, upstream: Upstream, sha256: str, expected: str) -> None:
+    if not hmac.compare_digest(sha256, expected):
+        raise UpstreamFailed(
+            f"{upstream.name} sent other bytes of {file.filename} than they must be: sha256 {sha256}, not {expected}"
+        )
+
+
+def _hash(fd: int) -> str:
+    digest = hashlib.sha256()
+    offset = 0
+    while block := os.pread(fd, 1 << 20, offset):
+        digest.update(block)
+        offset += len(block)
+    return digest.hexdigest()
+
+
+def name_key(file: UpstreamFile) -> str:
+    """What tells the bytes of one upstream file from others, as a filename of 64 characters."""
+    return file.sha256 or hashlib.sha256(f"{file.filename}\0{file.url}".encode()).hexdigest()

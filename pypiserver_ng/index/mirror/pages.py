@@ -1,0 +1,294 @@
+"""Pages of other indexes: kept, asked for again when they are old, answered from memory meanwhile.
+
+An old page is answered at once where the upstream is slow or fails, and fetched behind. One request at a time goes
+to an upstream for a project, from whatever process. What is on the disk is the truth; memory follows it.
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+
+from pypiserver_ng.errors import UpstreamFailed
+from pypiserver_ng.index.following import Flights
+from pypiserver_ng.index.mirror.faults import Faults
+from pypiserver_ng.index.mirror.record import (
+    Record,
+    absent_record,
+    decode_record,
+    digest_body,
+    encode_record,
+    learn,
+    merge_record,
+)
+from pypiserver_ng.index.pagecache import MOST_FILES, Recent
+from pypiserver_ng.index.threads import Threads
+from pypiserver_ng.model import NormalizedName
+from pypiserver_ng.storage import Cache, Partial, Stamp
+from pypiserver_ng.upstream import NotModified, RawPage, Upstream, UpstreamClient, parse_page
+
+_log = logging.getLogger(__name__)
+
+#: How long a page that is old is held back for a newer one, in seconds since that was asked for.
+_PATIENCE_SECONDS = 0.5
+#: The same for who asked for the newest by name.
+_REFRESH_PATIENCE_SECONDS = 5.0
+#: Nobody gets a page asked for again that was asked for less than so many seconds ago.
+_REFRESH_SECONDS = 10.0
+#: How long an upstream is believed that it has no such project.
+_ABSENT_SECONDS = 30.0
+#: How often a process looks whether another is done with what it fetches.
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One upstream's word as it is kept, and when that was last confirmed (seconds since 1970)."""
+
+    record: Record
+    stamp: Stamp
+    #: The cache's generation when the disk was last looked at.
+    generation: int
+
+    @property
+    def checked(self) -> float:
+        return self.stamp[1] / 10**9
+
+    def fresh_until(self, max_age: float) -> float:
+        return self.checked + (max_age if self.record.page is not None else min(max_age, _ABSENT_SECONDS))
+
+    def is_fresh(self, max_age: float, now: float) -> bool:
+        # A time in the future is from another clock, and says nothing.
+        return self.checked <= now < self.fresh_until(max_age)
+
+    @property
+    def weight(self) -> int:
+        listed = len(self.record.page.files) if self.record.page else 0
+        return 1 + listed + len(self.record.gone)
+
+
+class Pages:
+    """Used on the event loop; what blocks runs in `threads`."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        client: UpstreamClient,
+        threads: Threads,
+        flights: Flights,
+        *,
+        offline: bool,
+    ) -> None:
+        self._cache = cache
+        self._client = client
+        self.threads = threads
+        self._flights = flights
+        self._offline = offline
+        self._faults = Faults()
+        self._kept: Recent[tuple[str, NormalizedName], Kept] = Recent(MOST_FILES)
+        #: When each page that is being asked for was (monotonic).
+        self._began: dict[tuple[str, NormalizedName], float] = {}
+        #: As last seen; whoever remembers something compares.
+        self.generation = cache.generation()
+
+    async def get(self, upstream: Upstream, name: NormalizedName, max_age: float, *, refresh: bool = False) -> Kept:
+        """The upstream's word, not older than `max_age` seconds if it can be had in time. Raises UpstreamFailed.
+
+        With `refresh` it is asked in any case, though not more often than every ten seconds.
+        """
+        kept = await self.peek(upstream, name)
+        now = time.time()
+        if kept and kept.is_fresh(min(max_age, _REFRESH_SECONDS) if refresh else max_age, now):
+            return kept
+        if self._offline:
+            return kept or Kept(absent_record(None, upstream.public_url), (0, 0), self.generation)
+        usable = kept if kept and kept.record.page is not None else None
+        if fault := self._faults.find(upstream.key, name):
+            if usable is None:
+                raise fault
+            return usable
+        flight = self._launch(upstream, name)
+        if usable is None:
+            return await asyncio.shield(flight)
+        patience = _REFRESH_PATIENCE_SECONDS if refresh else _PATIENCE_SECONDS
+        remaining = self._began.get((upstream.key, name), 0.0) + patience - time.monotonic()
+        await asyncio.wait({flight}, timeout=max(remaining, 0))
+        if flight.done() and not flight.cancelled() and flight.exception() is None:
+            return flight.result()
+        return usable
+
+    async def peek(self, upstream: Upstream, name: NormalizedName) -> Kept | None:
+        """What is kept, however old. Nothing is asked."""
+        kept = self._kept.get((upstream.key, name))
+        if kept is not None and kept.generation == self.generation:
+            return kept
+        return await self._load(upstream, name)
+
+    async def _load(self, upstream: Upstream, name: NormalizedName) -> Kept | None:
+        known = self._kept.get((upstream.key, name))
+        kept = await self.threads.run(self._read, upstream, name, known)
+        if kept is None:
+            self._kept.drop((upstream.key, name))
+            return None
+        return self._remember(upstream, name, kept)
+
+    def _read(self, upstream: Upstream, name: NormalizedName, known: Kept | None = None) -> Kept | None:
+        """What is on the disk; in a thread."""
+        generation = self.generation
+        if known is not None and self._cache.page_stamp(upstream.key, name) == known.stamp:
+            return Kept(known.record, known.stamp, generation)
+        found = self._cache.read_page(upstream.key, name)
+        record = decode_record(found[0]) if found else None
+        return Kept(record, found[1], generation) if found and record else None
+
+    def _remember(self, upstream: Upstream, name: NormalizedName, kept: Kept) -> Kept:
+        self._kept.put((upstream.key, name), kept, kept.weight)
+        return kept
+
+    def follow(self) -> bool:
+        """Notice what other processes and commands did; returns whether they did anything. Blocking, but short."""
+        generation = self._cache.generation()
+        if generation == self.generation:
+            return False
+        self.generation = generation
+        return True
+
+    async def learn(
+        self,
+        upstream: Upstream,
+        name: NormalizedName,
+        filename: str,
+        *,
+        first_seen: str | None = None,
+        metadata: str | None = None,
+    ) -> str | None:
+        """Remember what fetching a file told; returns the sha256 first seen under its name, which may be another."""
+
+        def add() -> Kept | None:
+            with self._cache.lock:
+                kept = self._read(upstream, name)
+                if kept is None:
+                    return None
+                record = learn(kept.record, filename, first_seen=first_seen, metadata=metadata)
+                return kept if record == kept.record else self._write(upstream, name, record, checked=kept.stamp[1])
+
+        kept = await self.threads.run(add)
+        if kept is None:
+            return first_seen
+        return self._remember(upstream, name, kept).record.first_seen.get(filename)
+
+    # Asking
+
+    def _launch(self, upstream: Upstream, name: NormalizedName) -> asyncio.Task[Kept]:
+        key = (upstream.key, name)
+        began = time.time()
+        self._began.setdefault(key, time.monotonic())
+        flight = self._flights.launch(("upstream page", *key), lambda: self._ask(upstream, name, began))
+        flight.add_done_callback(lambda _: self._began.pop(key, None))
+        return flight
+
+    async def _ask(self, upstream: Upstream, name: NormalizedName, began: float) -> Kept:
+        turn = await self._take_turn(f"page-{digest_body(b'', upstream.key, name)}")
+        try:
+            kept = await self._load(upstream, name)
+            if kept and kept.checked >= began:
+                return kept  # another process was quicker
+            record = kept.record if kept else None
+            has_page = record is not None and record.page is not None
+            answer = await self._client.fetch_page(
+                upstream,
+                name,
+                record.etag if record and has_page else None,
+                record.last_modified if record and has_page else None,
+            )
+            self._faults.forget(upstream.key, name)
+            return self._remember(upstream, name, await self.threads.run(self._keep, upstream, name, answer, record))
+        except UpstreamFailed as fault:
+            self._faults.remember(upstream.key, name, fault)
+            _log.warning("%s of %s: %s", name, upstream.name, fault.message)
+            raise
+        finally:
+            if turn is not None:
+                await self.threads.run(_give_back, turn)
+
+    async def _take_turn(self, key: str) -> Partial | None:
+        """Keep other processes from asking for the same; None where locks cannot be had."""
+        while True:
+            try:
+                turn = await self.threads.run(self._cache.begin, key)
+            except OSError as fault:
+                _log.warning("the cache cannot be written: %s", fault.strerror)
+                return None
+            if turn.is_ours:
+                return turn
+            try:
+                while not await self.threads.run(turn.is_over):  # noqa: ASYNC110 - another process tells nobody
+                    await asyncio.sleep(_POLL_SECONDS)
+            finally:
+                turn.close()
+
+    def _keep(
+        self, upstream: Upstream, name: NormalizedName, answer: RawPage | NotModified | None, known: Record | None
+    ) -> Kept:
+        """What the answer makes of the record; in a thread."""
+        page = digest = None
+        if isinstance(answer, RawPage):
+            digest = digest_body(answer.content, answer.content_type, answer.url)
+            if known is None or known.page is None or known.body_digest != digest:
+                page = parse_page(answer, name)
+        with self._cache.lock:
+            kept = self._read(upstream, name)
+            old = kept.record if kept else None
+            if isinstance(answer, RawPage) and (page or old is None or old.body_digest != digest):
+                record = merge_record(
+                    old,
+                    upstream.public_url,
+                    page or parse_page(answer, name),
+                    etag=answer.etag,
+                    last_modified=answer.last_modified,
+                    body_digest=digest or "",
+                )
+                self._tell_refused(upstream, name, record, old)
+            elif answer is None:
+                record = absent_record(old, upstream.public_url)
+            elif old is None or old.page is None:
+                raise UpstreamFailed(f"{upstream.name} says that a page did not change which is not here any more")
+            else:
+                record = old
+            if record == old:
+                return self._confirm(upstream, name, record)
+            return self._write(upstream, name, record)
+
+    def _confirm(self, upstream: Upstream, name: NormalizedName, record: Record) -> Kept:
+        stamp = None
+        try:
+            stamp = self._cache.confirm_page(upstream.key, name)
+        except OSError as fault:
+            _log.warning("what %s says of %s cannot be kept: %s", upstream.name, name, fault.strerror)
+        return Kept(record, stamp or (0, time.time_ns()), self.generation)
+
+    def _write(self, upstream: Upstream, name: NormalizedName, record: Record, checked: int | None = None) -> Kept:
+        stamp = (0, time.time_ns())
+        try:
+            stamp = self._cache.write_page(upstream.key, name, encode_record(record), checked)
+        except OSError as fault:
+            # It can be answered all the same.
+            _log.warning("what %s says of %s cannot be kept: %s", upstream.name, name, fault.strerror)
+        return Kept(record, stamp, self.generation)
+
+    @staticmethod
+    def _tell_refused(upstream: Upstream, name: NormalizedName, record: Record, old: Record | None) -> None:
+        for filename, digest in record.refused.items():
+            if old is None or old.refused.get(filename) != digest:
+                _log.warning(
+                    "%s of %s: %s has other bytes than were first seen (now sha256 %s): they are refused",
+                    name,
+                    upstream.name,
+                    filename,
+                    digest,
+                )
+
+
+def _give_back(turn: Partial) -> None:
+    turn.give_up()
+    turn.close()

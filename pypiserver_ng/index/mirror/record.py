@@ -1,0 +1,162 @@
+"""What is kept of one upstream's word on one project, and how its next word changes it. Pure.
+
+A record also remembers what an upstream does not say any more: under a filename no other bytes are taken than those
+that were first seen there.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from pypiserver_ng.filenames import sort_key
+from pypiserver_ng.model import Kind, UpstreamFile, UpstreamPage
+
+#: Rises when the fields below change: an older record is asked for again.
+_FORMAT = 1
+#: Files that an upstream listed once; nightly indexes drop some each day.
+_MOST_GONE = 20_000
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One upstream's word on one project. `page` is None where it has no such project."""
+
+    format: int
+    #: Without credentials.
+    upstream: str
+    page: UpstreamPage | None
+    #: Validators of the page, to ask again with.
+    etag: str | None = None
+    last_modified: str | None = None
+    #: Of the bytes that the page was made of, so that the same bytes need not be read twice.
+    body_digest: str = ""
+    #: What it listed before and does not now.
+    gone: tuple[UpstreamFile, ...] = ()
+    #: Filenames under which it now has other bytes than were first seen, with the hash it gives.
+    refused: Mapping[str, str] = {}
+    #: sha256 of the bytes first fetched under filenames of which it gives none.
+    first_seen: Mapping[str, str] = {}
+    #: sha256 of core metadata that was fetched or made, where the page gives none.
+    metadata: Mapping[str, str] = {}
+
+    @property
+    def files(self) -> tuple[UpstreamFile, ...]:
+        """Everything it lists or listed."""
+        return (*(self.page.files if self.page else ()), *self.gone)
+
+    def find(self, filename: str, sha256: str | None) -> UpstreamFile | None:
+        """The file with these bytes, listed or not; `sha256` is None for one whose hash the upstream does not give."""
+        for file in self.files:
+            if file.filename == filename and file.sha256 == sha256:
+                return file
+        return None
+
+    def has_other_bytes(self, filename: str) -> bool:
+        """Whether the name is known, with whatever bytes."""
+        return any(file.filename == filename for file in self.files)
+
+    def digest_of(self, file: UpstreamFile) -> str | None:
+        """The sha256 that the file's bytes must have, as far as it is known."""
+        return file.sha256 or self.first_seen.get(file.filename)
+
+    def metadata_digest_of(self, file: UpstreamFile) -> str | None:
+        """The sha256 that its core metadata must have, as far as it is known."""
+        return file.metadata_sha256 or self.metadata.get(file.filename)
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Record)
+
+
+def encode_record(record: Record) -> bytes:
+    return _ENCODER.encode(record)
+
+
+def decode_record(content: bytes) -> Record | None:
+    """None for what another version wrote, or a disk spoilt."""
+    try:
+        record = _DECODER.decode(content)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    return record if record.format == _FORMAT else None
+
+
+def absent_record(old: Record | None, upstream: str) -> Record:
+    """The upstream has no such project, or no more; what it had stays remembered."""
+    if old is None:
+        return Record(_FORMAT, upstream, None)
+    return msgspec.structs.replace(old, page=None, etag=None, last_modified=None, body_digest="", gone=old.files)
+
+
+def merge_record(
+    old: Record | None,
+    upstream: str,
+    page: UpstreamPage,
+    *,
+    etag: str | None,
+    last_modified: str | None,
+    body_digest: str,
+) -> Record:
+    """The record after the upstream answered with `page`; files sorted by version, then filename."""
+    known = {file.filename: file for file in (old.gone if old else ())}
+    known |= {file.filename: file for file in (old.page.files if old and old.page else ())}
+    first_seen = old.first_seen if old else {}
+    refused: dict[str, str] = {}
+    files = []
+    for file in page.files:
+        pinned = known.get(file.filename)
+        digest = (pinned.sha256 if pinned else None) or first_seen.get(file.filename)
+        if pinned is not None and digest and file.sha256 and file.sha256 != digest:
+            refused[file.filename] = file.sha256
+            files.append(pinned)
+        else:
+            files.append(_keep_facts(file, pinned))
+    files.sort(key=lambda file: (sort_key(file.version), file.filename))
+    named = {file.filename for file in files}
+    gone = [file for file in known.values() if file.filename not in named]
+    return Record(
+        _FORMAT,
+        upstream,
+        msgspec.structs.replace(page, files=tuple(files)),
+        etag,
+        last_modified,
+        body_digest,
+        tuple(gone[-_MOST_GONE:]),
+        refused,
+        first_seen,
+        _keep_metadata(old, named),
+    )
+
+
+def _keep_facts(file: UpstreamFile, pinned: UpstreamFile | None) -> UpstreamFile:
+    """An upstream that stops giving a hash must not make us stop checking it."""
+    if pinned is None or pinned.sha256 is None or file.sha256 is not None:
+        return file
+    return msgspec.structs.replace(file, sha256=pinned.sha256, size=file.size if pinned.size is None else pinned.size)
+
+
+def _keep_metadata(old: Record | None, named: Iterable[str]) -> Mapping[str, str]:
+    return {name: old.metadata[name] for name in named if name in old.metadata} if old and old.metadata else {}
+
+
+def learn(record: Record, filename: str, *, first_seen: str | None = None, metadata: str | None = None) -> Record:
+    """The record with what fetching a file told; what was learnt first holds."""
+    if first_seen is not None:
+        return msgspec.structs.replace(record, first_seen={filename: first_seen, **record.first_seen})
+    assert metadata is not None
+    return msgspec.structs.replace(record, metadata={**record.metadata, filename: metadata})
+
+
+def describe(record: Record, file: UpstreamFile) -> UpstreamFile:
+    """The file as a page lists it: with the hashes that were learnt here, which its own page does not give."""
+    learnt: dict[str, str] = {}
+    if file.sha256 is None and (first_seen := record.first_seen.get(file.filename)):
+        learnt["other_digest"] = f"sha256={first_seen}"
+    if file.kind is Kind.WHEEL and not file.metadata_sha256 and (digest := record.metadata.get(file.filename)):
+        learnt["metadata_sha256"] = digest
+    return msgspec.structs.replace(file, **learnt) if learnt else file
+
+
+def digest_body(content: bytes, content_type: str, url: str) -> str:
+    """What a page is made of: the same bytes at another place may mean other links."""
+    return hashlib.sha256(b"\0".join((content_type.encode(), url.encode(), content))).hexdigest()

@@ -1,0 +1,65 @@
+"""A distribution's bytes on their way to a client, wherever they are."""
+
+import os
+from typing import Protocol
+
+from pypiserver_ng.index.threads import Threads
+from pypiserver_ng.model import Listed
+
+
+class Opened(Protocol):
+    """One file that somebody asked for. Closed by who opened it."""
+
+    @property
+    def file(self) -> Listed: ...
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the bytes, as far as it is known before they are here."""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes; None where nobody knows before they are here."""
+
+    @property
+    def modified(self) -> int | None:
+        """Seconds since 1970."""
+
+    async def begin(self) -> None:
+        """Make sure that there are bytes to come. Raises NotFound, UpstreamFailed, NoSpace, Unavailable."""
+
+    async def measure(self) -> None:
+        """Learn the size without the bytes. Raises as `begin`."""
+
+    async def read(self, count: int, offset: int, end: int | None) -> bytes:
+        """Up to `count` bytes; none at the end of the file.
+
+        The byte before `end`, the last that is wanted, comes only when all bytes of the file were checked. Raises
+        Failure where they turn out to be wrong or cannot be had.
+        """
+
+    def close(self) -> None: ...
+
+
+class OpenFile:
+    """Bytes that are here."""
+
+    def __init__(self, file: Listed, fd: int, threads: Threads, *, sha256: str, modified: int | None) -> None:
+        self.file = file
+        self.sha256 = sha256
+        self.size: int | None = os.fstat(fd).st_size
+        self.modified = modified
+        self._fd = fd
+        self._threads = threads
+
+    async def begin(self) -> None:
+        """They are here."""
+
+    async def measure(self) -> None:
+        """It is known."""
+
+    async def read(self, count: int, offset: int, end: int | None) -> bytes:
+        return await self._threads.run(os.pread, self._fd, count, offset)
+
+    def close(self) -> None:
+        os.close(self._fd)
