@@ -1,7 +1,8 @@
 """`[[policy]]` tables become rules, or one line that names the entry and the key."""
 
+import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
@@ -106,6 +107,16 @@ def test_no_releases(text: str) -> None:
         parse_releases(text)
 
 
+@pytest.fixture
+def elsewhere() -> Iterator[None]:
+    """A machine whose clock shows another time than UTC."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "XYZ-9")
+        time.tzset()
+        yield
+    time.tzset()
+
+
 MOMENTS = (
     (date(2026, 12, 1), datetime(2026, 12, 1, tzinfo=UTC)),
     ("2026-12-01", datetime(2026, 12, 1, tzinfo=UTC)),
@@ -116,8 +127,8 @@ MOMENTS = (
 
 
 @pytest.mark.parametrize(("value", "moment"), MOMENTS)
-def test_a_moment(value: Any, moment: datetime) -> None:
-    """UTC where nothing else is said; a date is its beginning."""
+def test_a_moment(value: Any, moment: datetime, elsewhere: None) -> None:
+    """UTC where nothing else is said, wherever the machine stands; a date is its beginning."""
     (rule,) = build([{"projects": ["*"], "freeze": value}])
     assert rule.freeze == moment
     assert rule.freeze is not None

@@ -48,6 +48,7 @@ RULES = (
     Rule("third", ("old",), mode=Mode.REDIRECT, upstreams=("b",)),
     Rule("fourth", ("listed-*",), allow=(releases("listed-a", ">=2"), releases("other"))),
     Rule("fifth", ("merged-no",), merge=False),
+    Rule("exact", ("x-exact",), max_age=7),
     Rule("sixth", ("x-*", "acme-*", "num*"), deny=(releases("x-bad"), releases("x-old", "<2")), merge=True),
 )
 POLICY = Policy(
@@ -67,6 +68,7 @@ ABSENT = (
     ("old", Origin.UPSTREAM, "third", ("b",), Mode.REDIRECT, 60),
     ("listed-a", Origin.UPSTREAM, "fourth", ("a", "b", "c"), Mode.CACHE, 60),
     ("x-old", Origin.UPSTREAM, "sixth", ("a", "b", "c"), Mode.CACHE, 60),
+    ("x-exact", Origin.UPSTREAM, "exact", ("a", "b", "c"), Mode.CACHE, 7),
     ("listed-b", Origin.NOBODY, "fourth", (), Mode.REDIRECT, 600),
     ("acme-x", Origin.NOBODY, "first", (), Mode.REDIRECT, 600),
     ("num-own", Origin.NOBODY, "reserve num-own", (), Mode.REDIRECT, 600),

@@ -53,6 +53,7 @@ NAMED: tuple[tuple[dict[str, Any], tuple[str, ...]], ...] = (
     ({"ranges": [events()]}, VERSIONS),
     ({"ranges": [events(("fixed", "1.0"))]}, VERSIONS),
     ({"ranges": [events(("introduced", "0"), ("fixed", "odd"))]}, VERSIONS),
+    ({"ranges": [events(("introduced", "odd"), ("introduced", "1.5"), ("fixed", "2"))]}, VERSIONS),
     ({"ranges": [events(("introduced", "0"), ("mended", "1.0"))]}, VERSIONS),
     ({"ranges": [events(("introduced", "0"), ("fixed", "abc"), kind="GIT")]}, VERSIONS),
     ({"ranges": [events(("introduced", "1.0.0"), kind="SEMVER")]}, VERSIONS),
@@ -69,6 +70,7 @@ def test_what_a_record_names(parts: dict[str, Any], named: tuple[str, ...]) -> N
     assert found == named
     assert bool(advisories.covers_all(DEMO)) is (named == VERSIONS)
     assert advisories.find(DEMO, "odd"), "nobody can compare it"
+    assert advisories.find(DEMO, "9" * 300), "no filename holds it"
     assert advisories.find(DEMO, "")
     assert not advisories.find(NormalizedName("other"), "1.0")
     assert not advisories.find(NormalizedName("other"), "odd")
