@@ -2,7 +2,9 @@
 
 import gzip
 import random
+import re
 import signal
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -142,33 +144,41 @@ def test_a_slow_client_holds_nobody_up(mirror: Mirror, mirrored: Mirrored) -> No
         assert read(sleeping).body == BIG.content
 
 
-@pytest.mark.parametrize("which", (BIG, SMALL), ids=("big", "small"))
-@pytest.mark.parametrize("how", ("flipped", "longer", "shorter", "empty", "an error page", "first byte", "last byte"))
+#: What may be done to the bytes of a file.
+WRONG: dict[str, Callable[[bytes], bytes]] = {
+    "a bit": lambda content: content[:100] + bytes([content[100] ^ 1]) + content[101:],
+    "longer": lambda content: content + b"x",
+    "shorter": lambda content: content[:-1],
+    "empty": lambda content: content[:0],
+    "an error page": lambda content: b"<html>out of order</html>" + content[:0],
+    "first byte": lambda content: bytes([content[0] ^ 1]) + content[1:],
+    "last byte": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+}
+
+
+@pytest.mark.parametrize("size", (0, 700_000), ids=("small", "big"))
+@pytest.mark.parametrize("sizes", (True, False), ids=("size is told", "size is not told"))
 def test_wrong_bytes_are_never_complete(
-    mirror: Mirror, mirrored: Mirrored, packages: Path, which: Distribution, how: str
+    mirror: Mirror, mirrored: Mirrored, packages: Path, size: int, sizes: bool
 ) -> None:
     """Neither completed nor kept, whoever asks; the log names the file; the next try is clean."""
-    content = which.content
-    wrong = {
-        "flipped": content[:100] + bytes([content[100] ^ 1]) + content[101:],
-        "longer": content + b"x",
-        "shorter": content[:-1],
-        "empty": b"",
-        "an error page": b"<html>out of order</html>",
-        "first byte": bytes([content[0] ^ 1]) + content[1:],
-        "last byte": content[:-1] + bytes([content[-1] ^ 1]),
-    }[how]
+    mirrored.look.sizes = sizes
+    files = {how: build_sdist("wrong", f"1.{n}", extra_files={"data": BYTES[:size]}) for n, how in enumerate(WRONG)}
+    mirrored.add("wrong", *files.values())
     server = mirror()
-    mirrored.spoil(f"/files/demo/{which.filename}", body=wrong)
-    assert_never_wrong(ask(server, url_of(which)), which)
-    with asked_at_once(server, url_of(which), 5) as clients:
-        for answer in read_all(clients):
-            assert_never_wrong(answer, which)
-    server.wait_for_log(which.filename)
-    assert len(wrong) == 0 or Distribution("", wrong).sha256 not in list_kept(packages)
+    for how, file in files.items():
+        wrong = WRONG[how](file.content)
+        mirrored.spoil(f"/files/wrong/{file.filename}", body=wrong)
+        assert_never_wrong(ask(server, url_of(file)), file)
+        with asked_at_once(server, url_of(file), 5) as clients:
+            for answer in read_all(clients):
+                assert_never_wrong(answer, file)
+        server.wait_for_log(re.escape(file.filename))
+        assert wrong == b"" or Distribution("", wrong).sha256 not in list_kept(packages), how
     mirrored.heal()
-    wait_until(lambda: is_complete(ask(server, url_of(which))), within=30)
-    assert ask(server, url_of(which)).body == content
+    for file in files.values():
+        wait_until(lambda: is_complete(ask(server, url_of(file))), within=30)  # noqa: B023 - called at once
+        assert ask(server, url_of(file)).body == file.content
 
 
 def test_a_download_that_breaks_off(mirror: Mirror, mirrored: Mirrored, packages: Path) -> None:
@@ -197,32 +207,35 @@ def test_upstream_that_goes_away_in_the_middle(mirror: Mirror, mirrored: Mirrore
     wait_until(lambda: is_complete(ask(server, URL)), within=30)
 
 
-@pytest.mark.parametrize(
-    ("fault", "status"),
-    (
-        ({"status": 404}, 404),
-        ({"status": 410}, 404),
-        ({"status": 401}, 0),
-        ({"status": 403}, 0),
-        ({"status": 429, "headers": {"Retry-After": "5"}}, 0),
-        ({"status": 500}, 0),
-        ({"status": 503, "headers": {"Retry-After": "5"}}, 0),
-        ({"status": 206}, 0),
-        ({"status": 204, "body": b""}, 0),
-        ({"cut": -1}, 0),
-    ),
-    ids=str,
+#: What upstream may say of a file, and what is said here: 404, or 0 for an outage.
+SAYINGS: tuple[tuple[dict[str, Any], int], ...] = (
+    ({"status": 404}, 404),
+    ({"status": 410}, 404),
+    ({"status": 401}, 0),
+    ({"status": 403}, 0),
+    ({"status": 429, "headers": {"Retry-After": "5"}}, 0),
+    ({"status": 500}, 0),
+    ({"status": 503, "headers": {"Retry-After": "5"}}, 0),
+    ({"status": 206}, 0),
+    ({"status": 204, "body": b""}, 0),
+    ({"cut": -1}, 0),
 )
-def test_what_upstream_says_of_a_file(mirror: Mirror, mirrored: Mirrored, fault: dict[str, Any], status: int) -> None:
-    """404 is 404, everything else an outage with a time to come again (0); the page stays as it is."""
+
+
+def test_what_upstream_says_of_a_file(mirror: Mirror, mirrored: Mirrored) -> None:
+    """404 is 404, everything else an outage with a time to come again; the page stays as it is."""
+    files = many_sdists(len(SAYINGS))
+    mirrored.add("many", *files)
     server = mirror()
-    before = page_of(server).body
-    mirrored.spoil("/files/*", **fault)
-    answer = ask(server, URL)
-    assert answer.status == status or (status == 0 and has_failed(answer)), answer
-    assert page_of(server).body == before
+    before = page_of(server, "many").body
+    for file, (fault, status) in zip(files, SAYINGS, strict=True):
+        mirrored.spoil(f"/files/many/{file.filename}", **fault)
+        answer = ask(server, url_of(file))
+        assert answer.status == status or (status == 0 and has_failed(answer)), (fault, answer)
+    assert page_of(server, "many").body == before
     mirrored.heal()
-    wait_until(lambda: is_complete(ask(server, URL)), within=60)
+    for file in files:
+        wait_until(lambda: is_complete(ask(server, url_of(file))), within=60)  # noqa: B023 - called at once
 
 
 def test_upstream_that_hangs_is_an_outage(mirror: Mirror, mirrored: Mirrored) -> None:

@@ -1,7 +1,9 @@
 """Which upstream is asked, and how: several in order, poor ones, odd links, redirects, credentials, proxies."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,8 @@ from tests.mirror.asking import (
     url_of,
 )
 from tests.mirror.conftest import Mirror
-from tests.tools.distributions import build_sdist, build_wheel
+from tests.mirror.listings import Look
+from tests.tools.distributions import Distribution, build_sdist, build_wheel
 from tests.tools.mirrored import Mirrored
 from tests.tools.server import Server
 
@@ -37,10 +40,10 @@ def two(first: Mirrored, second: Mirrored, on_error: str = "next") -> str:
     )
 
 
-def assert_delivers(server: Server) -> None:
-    """The page lists both files, and both arrive."""
-    assert listed(server) == {one.filename: url_of(one) for one in (WHEEL, SDIST)}
-    for one in (WHEEL, SDIST):
+def assert_delivers(server: Server, project: str = "demo", files: Iterable[Distribution] = (WHEEL, SDIST)) -> None:
+    """The page lists the files, and they arrive."""
+    assert listed(server, project) == {one.filename: url_of(one) for one in files}
+    for one in files:
         assert ask(server, url_of(one)).body == one.content
 
 
@@ -149,36 +152,37 @@ def test_an_entry_names_its_upstreams(mirror: Mirror, mirrored: Mirrored, second
 # Poor upstreams and links
 
 
-@pytest.mark.parametrize(
-    "poverty",
-    (
-        {"as_json": False},
-        {"as_json": False, "content_type": "text/html"},
-        {"as_json": False, "content_type": "text/html; charset=ISO-8859-1"},
-        {"as_json": False, "etag": False, "metadata": False},
-        {"content_type": "application/json"},
-        {"content_type": "text/plain"},
-        {"sizes": False, "upload_times": False},
-        {"etag": False, "sizes": False, "upload_times": False, "metadata": False},
-        {"gzip": True},
-        {"links": "../../files/"},
-        {"as_json": False, "links": "../../files/"},
-        {"as_json": False, "base": "/deep/er/", "links": "../../files/"},
-        {"as_json": False, "base": "../../files/", "links": ""},
-    ),
-    ids=str,
+#: What upstreams lack, and how their links look, as fields of `Look`.
+POVERTY: tuple[dict[str, Any], ...] = (
+    {"as_json": False},
+    {"as_json": False, "content_type": "text/html"},
+    {"as_json": False, "content_type": "text/html; charset=ISO-8859-1"},
+    {"as_json": False, "etag": False, "metadata": False},
+    {"content_type": "application/json"},
+    {"content_type": "text/plain"},
+    {"sizes": False, "upload_times": False},
+    {"etag": False, "sizes": False, "upload_times": False, "metadata": False},
+    {"gzip": True},
+    {"links": "../../files/"},
+    {"as_json": False, "links": "../../files/"},
+    {"as_json": False, "base": "/deep/er/", "links": "../../files/"},
+    {"as_json": False, "base": "../../files/", "links": ""},
 )
-def test_upstreams_of_every_kind(mirror: Mirror, mirrored: Mirrored, poverty: dict[str, str | bool]) -> None:
+
+
+def test_upstreams_of_every_kind(mirror: Mirror, mirrored: Mirrored) -> None:
     """HTML alone, wrong types, no validators, no sizes, links of every kind: the files arrive, in both formats."""
-    mirrored.add("demo", WHEEL, SDIST)
-    for name, value in poverty.items():
-        setattr(mirrored.look, name, value)
     server = mirror()
-    assert_delivers(server)
-    has_sizes = poverty.get("as_json", True) and poverty.get("sizes", True)
-    page = page_of(server).json
-    assert page["meta"]["api-version"] == ("1.4" if has_sizes else "1.0")
-    assert all(("size" in file) or not has_sizes for file in page["files"])
+    for number, poverty in enumerate(POVERTY):
+        name = f"poor-{number}"
+        files = build_wheel(name, "1.0"), build_sdist(name, "1.0")
+        mirrored.add(name, *files)
+        mirrored.look = Look(**poverty)
+        assert_delivers(server, name, files)
+        has_sizes = mirrored.look.as_json and mirrored.look.sizes
+        page = page_of(server, name).json
+        assert page["meta"]["api-version"] == ("1.4" if has_sizes else "1.0"), poverty
+        assert not has_sizes or all("size" in file for file in page["files"]), poverty
 
 
 def test_what_an_html_page_says_is_passed_on(mirror: Mirror, mirrored: Mirrored) -> None:
@@ -222,18 +226,20 @@ def test_files_on_another_host(mirror: Mirror, mirrored: Mirrored, second: Mirro
 # Redirects
 
 
-@pytest.mark.parametrize("status", (301, 302, 303, 307, 308))
-def test_redirected_pages_and_files(mirror: Mirror, mirrored: Mirrored, second: Mirrored, status: int) -> None:
+def test_redirected_pages_and_files(mirror: Mirror, mirrored: Mirrored, second: Mirrored) -> None:
     """To another host too; relative links are those of the place where the page was found."""
-    mirrored.add("demo", WHEEL, SDIST)
     second.look.links = "../../files/"
-    second.add("demo", WHEEL, SDIST)
-    mirrored.spoil(PAGE, status=status, headers={"Location": f"{second.root}/moved/simple/demo/"})
-    second.spoil(
-        "/moved/files/*.whl", status=status, headers={"Location": f"{mirrored.root}/files/demo/{WHEEL.filename}"}
-    )
-    assert_delivers(mirror())
-    assert mirrored.count_files(WHEEL) == 1
+    server = mirror()
+    for status in (301, 302, 303, 307, 308):
+        name = f"moved-{status}"
+        wheel, sdist = build_wheel(name, "1.0"), build_sdist(name, "1.0")
+        for upstream in (mirrored, second):
+            upstream.add(name, wheel, sdist)
+        page, file = f"/simple/{name}/", f"/files/{name}/{wheel.filename}"
+        mirrored.spoil(page, status=status, headers={"Location": f"{second.root}/moved{page}"})
+        second.spoil(f"/moved{file}", status=status, headers={"Location": f"{mirrored.root}{file}"})
+        assert_delivers(server, name, (wheel, sdist))
+        assert mirrored.count_files(wheel, name) == 1
 
 
 def test_a_redirect_that_has_no_end(mirror: Mirror, mirrored: Mirrored) -> None:

@@ -13,6 +13,7 @@ import pytest
 from tests.faults.answers import Panel, list_workers
 from tests.mirror.asking import (
     ASK_EACH_TIME,
+    JSON,
     ask,
     ask_on,
     asked_at_once,
@@ -57,7 +58,7 @@ def test_one_request_for_a_cold_page(mirror: Mirror, mirrored: Mirrored, both: t
     hanging = mirrored.spoil(PAGE, hang=True)
     with asked_at_once(server, PAGE, 50) as clients:
         for connection in panel.connections.values():
-            connection.request("GET", PAGE, headers={"accept": "application/json"})
+            connection.request("GET", PAGE, headers={"accept": JSON})
         assert hanging.reached.wait(10)
         hanging.release()
         answers = read_all([*clients, *panel.connections.values()])
