@@ -76,7 +76,7 @@ class Guard(AbstractResolver):
     def __init__(self, host: str) -> None:
         #: The index's own.
         self._host = host
-        self._names = ThreadedResolver()
+        self._names: AbstractResolver = ThreadedResolver()
         self._reach: Reach | None = None
         self._measured = 0.0
 

@@ -18,6 +18,8 @@ LONGEST_PAGE = 64 * 2**20
 CODINGS = "zstd, gzip, deflate"
 
 _PIECE = 2**18
+#: Streams of one body: they may hold nothing, and then no limit of size ends them.
+_MOST_STREAMS = 100
 #: RFC 9659: "decoders … MUST limit the window size to 8 MB"; the library would take 128.
 _WINDOW: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 23}
 
@@ -77,16 +79,24 @@ class Unpacker:
         self._decompressor: _Decompressor | None = None
         self._limit = limit
         self._size = 0
+        self._taken = 0
+        self._streams = 0
 
     def unpack(self, data: bytes) -> Iterator[bytes]:
         """Pieces of at most 256 KiB where the body is packed. Raises UpstreamFailed."""
         if self._open is None:
             yield self._count(data)
             return
+        self._taken += len(data)
+        if self._taken > self._limit:
+            raise UpstreamFailed("sent a packed answer that does not end")
         while data:
             if self._decompressor is None or self._decompressor.eof:
                 # Streams may follow each other.
                 self._decompressor = self._open(data)
+                self._streams += 1
+            if self._streams > _MOST_STREAMS:
+                raise UpstreamFailed("sent a packed answer in too many pieces")
             yield from self._drain(self._decompressor, data)
             data = self._decompressor.unused_data if self._decompressor.eof else b""
 
