@@ -96,7 +96,8 @@ def test_a_file_that_is_here_already(mirror: Mirror, mirrored: Mirrored) -> None
     assert_withheld(mirror("--cooldown", "4d"), THIRD, r"3\.0")
 
 
-#: Exemptions, and whether they let version 3.0 of a project through; NAME is its normalized name, WRITTEN another spelling.
+#: Exemptions, and whether they let version 3.0 of a project through.
+#: NAME is its normalized name, WRITTEN another spelling of it.
 EXEMPTIONS = {
     '"NAME==3.0"': True,
     '"NAME>=3"': True,
@@ -113,11 +114,11 @@ EXEMPTIONS = {
 def test_exemptions(mirror: Mirror, mirrored: Mirrored, rule: str) -> None:
     """Until their date, for cooldown and freeze alike."""
     names = {f"young-{number}": exemption for number, exemption in enumerate(EXEMPTIONS)}
-    entries = [
-        f'[[policy]]\nprojects = ["{name}"]\n{rule}\nexempt = [{exemption.replace("NAME", name).replace("WRITTEN", name.upper().replace("-", "_"))}]\n'
-        for name, exemption in names.items()
-    ]
-    server = mirror(config="".join(entries))
+    config = ""
+    for name, exemption in names.items():
+        text = exemption.replace("NAME", name).replace("WRITTEN", name.upper().replace("-", "_"))
+        config += f'[[policy]]\nprojects = ["{name}"]\n{rule}\nexempt = [{text}]\n'
+    server = mirror(config=config)
     for name, exemption in names.items():
         young = build_wheel(name, "3.0")
         mirrored.add(name, young, upload_time=ago(hours=1))
