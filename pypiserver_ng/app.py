@@ -15,7 +15,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from pypiserver_ng.archive.inspector import Inspector
 from pypiserver_ng.attestations import AttestationVerifier
@@ -23,6 +23,7 @@ from pypiserver_ng.auth import Authenticator, Gate, PasswordFile
 from pypiserver_ng.config import Config
 from pypiserver_ng.index import Index
 from pypiserver_ng.index.advisories import AdvisoryWatch
+from pypiserver_ng.index.bringing import Bringer
 from pypiserver_ng.index.curation import Curator
 from pypiserver_ng.index.following import Flights
 from pypiserver_ng.index.mirror import Mirror
@@ -84,6 +85,27 @@ async def open_index(config: Config) -> AsyncIterator[Index]:
         store.close()
 
 
+@asynccontextmanager
+async def open_bringer(config: Config) -> AsyncIterator[tuple[Bringer, ASGIApp]]:
+    """For a command that brings files of upstreams, and what a resolver on this machine may ask meanwhile.
+
+    Cache mode must be on. Raises OSError, and Failure with one line for the person who asks.
+    """
+    store = open_store(config.packages, config.state_dir, is_server=False)
+    try:
+        index, _ = compose_index(config, store)
+        with closing(Inspector()) as inspector:
+            bringer = Bringer(index, store, Reader(store.directory, store.metadata, inspector, started=0.0))
+            try:
+                # Whom the index is closed to is not asked: only who knows its prefix finds it.
+                yield bringer, compose_asgi(config, index, Gate(frozenset({Action.UPDATE}), None))
+            finally:
+                await index.run(bringer.stop)
+                await index.stop()
+    finally:
+        store.close()
+
+
 def compose_index(config: Config, store: Store) -> tuple[Index, AdvisoryWatch | None]:
     """Raises OSError and Invalid."""
     upstreams = choose_upstreams(config)
@@ -127,6 +149,11 @@ def create_app(config: Config) -> Application:
             await index.start()
             yield
 
+    return Application(compose_asgi(config, index, gate, lifespan), index)
+
+
+def compose_asgi(config: Config, index: Index, gate: Gate, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
+    """Every surface of the index."""
     people = choose_site(config, index, gate)
     asgi = Starlette(
         routes=under_prefix(config.server_base_url, anchor(choose_routes(config, index, gate, people))),
@@ -135,7 +162,7 @@ def create_app(config: Config) -> Application:
         lifespan=lifespan,
     )
     asgi.router.redirect_slashes = False
-    return Application(asgi, index)
+    return asgi
 
 
 def choose_upstreams(config: Config) -> list[Upstream]:

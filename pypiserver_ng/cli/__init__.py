@@ -10,7 +10,21 @@ from typing import NoReturn
 import click
 
 from pypiserver_ng import __version__
-from pypiserver_ng.cli import cache, check_config, delete, reindex, run, status, unyank, verify, why, yank
+from pypiserver_ng.cli import (
+    cache,
+    check_config,
+    delete,
+    fetch,
+    reindex,
+    run,
+    status,
+    unyank,
+    update,
+    upstream,
+    verify,
+    why,
+    yank,
+)
 from pypiserver_ng.cli.options import PROGRAM, flags_of
 from pypiserver_ng.config.settings import ENVIRONMENT_PREFIX, SETTINGS
 from pypiserver_ng.errors import Failure, Invalid
@@ -68,5 +82,5 @@ def _group() -> None:
     """A private Python package index: it serves a directory, takes uploads, and falls back to another index."""
 
 
-for module in (run, check_config, yank, unyank, delete, status, reindex, verify, cache, why):
+for module in (run, check_config, yank, unyank, delete, status, reindex, verify, cache, why, fetch, update, upstream):
     _group.add_command(module.command)

@@ -139,6 +139,12 @@ class Index:
         """Whether pages of upstream projects are answered from here."""
         return self._mirror is not None
 
+    @property
+    def mirror(self) -> Mirror:
+        """Where there is one."""
+        assert self._mirror is not None
+        return self._mirror
+
     async def project_page(
         self, name: NormalizedName, key: Key, provenance_base: str = "", *, refresh: bool = False
     ) -> Body | Elsewhere:

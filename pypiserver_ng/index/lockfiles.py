@@ -6,7 +6,7 @@ A URL in a lock file says nothing here: what counts is the project, the filename
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -42,10 +42,10 @@ class Selection:
 
 def read_lock(filename: str, content: bytes, targets: Sequence[Target]) -> Selection | None:
     """What a lock file names for the targets; None where the file is no lock file. Raises Invalid."""
-    name = PurePath(filename).name.lower()
+    name = Path(filename).name.lower()
     if name in _OTHER_LOCKS:
         raise Invalid(f"{filename} is a lock file that is not read here: export it as pylock.toml or requirements.txt")
-    is_named = name == "uv.lock" or is_valid_pylock_path(PurePath(name))
+    is_named = name == "uv.lock" or is_valid_pylock_path(Path(name))
     try:
         data = tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as fault:

@@ -8,16 +8,17 @@ import logging
 import resource
 import signal
 import socket
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from typing import Literal
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from pypiserver_ng.server.protocol import Patience, Protocol, status_line
 
-__all__ = ["Patience", "open_socket", "reachable_address", "serve", "status_line"]
+__all__ = ["Patience", "open_socket", "reachable_address", "serve", "serving", "status_line"]
 
 _log = logging.getLogger(__name__)
 
@@ -54,19 +55,40 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is in flight and return."""
     most = _count_connections(_raise_descriptor_limit())
-    config = uvicorn.Config(
+    config = _configure(app, patience, most, lifespan="on", access_log=access_log, grace=_GRACE_SECONDS)
+    _Server(config, on_ready, most).run(sockets=[listening])
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, listening: socket.socket) -> AsyncIterator[None]:
+    """Serve for the length of a block, beside what else runs on this event loop; signals are not taken."""
+    most = _count_connections(_raise_descriptor_limit())
+    started = asyncio.Event()
+    server = _Guest(_configure(app, Patience(), most, lifespan="off", access_log=False, grace=1), started.set, most)
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        await started.wait()
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+def _configure(
+    app: ASGIApp, patience: Patience, most: int, *, lifespan: Literal["on", "off"], access_log: bool, grace: int
+) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         http=partial(Protocol, patience=patience, most_connections=most),  # type: ignore[arg-type]
         ws="none",
         loop="auto",
-        lifespan="on",
+        lifespan=lifespan,
         log_config=None,
         access_log=access_log,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        timeout_graceful_shutdown=grace,
     )
-    _Server(config, on_ready, most).run(sockets=[listening])
 
 
 def _raise_descriptor_limit() -> int:
@@ -118,4 +140,10 @@ class _Server(uvicorn.Server):
         # uvicorn raises the signal again when it is done, which turns a clean stop into exit code -15.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.handle_exit)
+        yield
+
+
+class _Guest(_Server):
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
         yield

@@ -2,7 +2,8 @@
 
 `addresses` reads URLs, `client` asks over `sessions` that a `guard` keeps from going astray, `surroundings` is what the
 machine says of the way, `unpacking` undoes content codings, `faults` has words for what goes wrong; `parsing`, with
-`links` for HTML and `entries` for one file, makes a page of an answer; `pip_index` asks pip for its own.
+`links` for HTML and `entries` for one file, makes a page of an answer; `pip_index` asks pip for its own; `probing`
+finds out what they are worth.
 Knows no policy and keeps nothing but connections.
 """
 

@@ -171,6 +171,7 @@ class UpstreamClient:
                 url=trail.url,
                 etag=_read_opaque(response, "ETag", _ETAG),
                 last_modified=_read_opaque(response, "Last-Modified", _DATE),
+                coding=_read_coding(response),
             )
         finally:
             response.close()

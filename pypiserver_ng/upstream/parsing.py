@@ -36,6 +36,8 @@ class RawPage:
     url: str
     etag: str | None = None
     last_modified: str | None = None
+    #: The content coding that it came in; empty for none.
+    coding: str = ""
 
 
 class _Page(msgspec.Struct, rename="kebab"):

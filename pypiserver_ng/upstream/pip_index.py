@@ -20,10 +20,13 @@ def find_pip_index() -> str | None:
     """The URL, which may hold credentials, or None where no pip answers. Blocks for about half a second."""
     if url := os.environ.get("PIP_INDEX_URL"):
         return url.strip()
-    for interpreter in dict.fromkeys((sys.executable, shutil.which("python3"), shutil.which("python"))):
-        if interpreter and (url := _ask(interpreter)):
-            return url
-    return None
+    return next((url for interpreter in list_interpreters() if (url := _ask(interpreter))), None)
+
+
+def list_interpreters() -> list[str]:
+    """Those of this machine that may have a pip; this one first."""
+    found = (sys.executable, shutil.which("python3"), shutil.which("python"))
+    return [interpreter for interpreter in dict.fromkeys(found) if interpreter]
 
 
 def _ask(interpreter: str) -> str | None:

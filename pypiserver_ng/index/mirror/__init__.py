@@ -100,7 +100,7 @@ class Mirror:
         self._threads = threads
         self._flights = flights
         self._upstreams = {upstream.name: upstream for upstream in upstreams}
-        self._offline = offline
+        self.is_offline = offline
         self._shelves: Recent[NormalizedName, Shelf] = Recent(MOST_FILES)
 
     async def follow(self) -> None:
@@ -190,7 +190,7 @@ class Mirror:
         if record is not None and record.refused:
             offered, spoilt = self._part(record, offered)
             withheld += spoilt
-        if record is not None and self._offline:
+        if record is not None and self.is_offline:
             offered = tuple(file for file in offered if self._is_kept(record, file))
         if page.status is Status.QUARANTINED:
             offered = ()
@@ -308,7 +308,7 @@ class Mirror:
             fd = await self._threads.run(self._cache.open_file, digest, file.filename)
             if fd is not None:
                 return OpenFile(file, fd, self._threads, sha256=digest, modified=modified)
-        if self._offline:
+        if self.is_offline:
             raise NotFound(f"{file.filename} is not in the cache, and the server is offline")
         if file.filename in record.refused:
             raise Denied(f"{file.filename} cannot be had: {_OTHER_BYTES}")
@@ -335,7 +335,7 @@ class Mirror:
         opened = partial(self.open, source, file)
         found, content = await self._flights.join(
             ("metadata", source.upstream.key, file.filename, file.sha256),
-            lambda: self._sidecars.find(source.upstream, file, digest, opened, offline=self._offline),
+            lambda: self._sidecars.find(source.upstream, file, digest, opened, offline=self.is_offline),
         )
         if found != digest:
             await self._pages.learn(source.upstream, file.project, file.filename, metadata=found)
