@@ -7,9 +7,10 @@ A request passes, from outside: `Forwarded` (who asks, as a trusted proxy says),
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -86,8 +87,8 @@ async def open_index(config: Config) -> AsyncIterator[Index]:
 
 
 @asynccontextmanager
-async def open_bringer(config: Config) -> AsyncIterator[tuple[Bringer, ASGIApp]]:
-    """For a command that brings files of upstreams, and what a resolver on this machine may ask meanwhile.
+async def open_bringer(config: Config) -> AsyncIterator[tuple[Bringer, Callable[[], ASGIApp]]]:
+    """For a command that brings files of upstreams; and what makes the index that a resolver may ask meanwhile.
 
     Cache mode must be on. Raises OSError, and Failure with one line for the person who asks.
     """
@@ -97,8 +98,8 @@ async def open_bringer(config: Config) -> AsyncIterator[tuple[Bringer, ASGIApp]]
         with closing(Inspector()) as inspector:
             bringer = Bringer(index, store, Reader(store.directory, store.metadata, inspector, started=0.0))
             try:
-                # Whom the index is closed to is not asked: only who knows its prefix finds it.
-                yield bringer, compose_asgi(config, index, Gate(frozenset({Action.UPDATE}), None))
+                # Everybody may read in it: only who knows its prefix finds it.
+                yield bringer, partial(compose_asgi, config, index, Gate(frozenset({Action.UPDATE}), None))
             finally:
                 await index.run(bringer.stop)
                 await index.stop()

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from pypiserver_ng.index.bringing import Bringer, Outcome, Progress
     from pypiserver_ng.index.lockfiles import Wanted
+
+    MakeApp = Callable[[], ASGIApp]
 
 _T = TypeVar("_T")
 
@@ -65,39 +67,28 @@ def with_bringing_settings(command: Callable[..., Any]) -> Callable[..., Any]:
 def load_bringing_config(file: str | None, flags: Mapping[str, Any]) -> Config:
     """The server's own settings, in cache mode: everything that is brought comes through here. Raises Invalid."""
     found = load_config(file, {**flags, "fallback_mode": Mode.CACHE.value})
-    found = replace(found, rules=tuple(replace(rule, mode=None) for rule in found.rules))
+    found = replace(found, rules=tuple(replace(rule, mode=None) for rule in found.rules), welcome=None)
     check_directories(found)
     configure_logs(verbosity=found.verbose, stream="stderr" if found.verbose else "none", file=None, style="text")
     return found
 
 
-def run_bringing(
-    config: Config, work: Callable[["Bringer", "ASGIApp"], Coroutine[Any, Any, _T]], *, may_publish: bool = True
-) -> _T:
+def run_bringing(config: Config, work: Callable[["Bringer", "MakeApp"], Coroutine[Any, Any, _T]]) -> _T:
     """Act as the owner of the state, and on an index that is open. Raises Failure."""
     from pypiserver_ng.app import open_bringer
 
     async def act() -> _T:
-        opened: AbstractAsyncContextManager[tuple[Bringer, ASGIApp]] = open_bringer(config)
-        async with opened as (bringer, app):
+        async with open_bringer(config) as (bringer, make_app):
             if not bringer.has_upstream:
                 raise Invalid("there is no upstream to bring anything from: name one with --fallback-url")
             await bringer.scan()
-            return await work(bringer, app)
+            return await work(bringer, make_app)
 
     try:
         become_owner(config)
-        note = "" if (config.state_dir / "catalog.sqlite").exists() else _describe_new(config)
-        result = asyncio.run(act())
+        return asyncio.run(act())
     except OSError as fault:
         raise Invalid(f"cannot use {fault.filename or config.state_dir}: {fault.strerror}; see --state-dir") from None
-    if note and may_publish:
-        click.echo(note, err=True)
-    return result
-
-
-def _describe_new(config: Config) -> str:
-    return f"note: {config.state_dir} is new; a server with another --state-dir sees nothing of its cache"
 
 
 async def bring(bringer: "Bringer", wanted: Sequence["Wanted"], *, cache_only: bool = False) -> "Report":

@@ -21,8 +21,7 @@ from pypiserver_ng.config import Config
 from pypiserver_ng.errors import Invalid
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
+    from pypiserver_ng.cli.bringing import MakeApp
     from pypiserver_ng.index.bringing import Bringer
     from pypiserver_ng.index.lockfiles import Selection
     from pypiserver_ng.index.requirements import Requirements
@@ -74,7 +73,11 @@ def command(
     sources = _read(requirements, files, targets)
     # A prefix that nobody else on this machine knows: what is private here stays so while it is resolved.
     found = replace(load_bringing_config(config, flags), server_base_url=f"/{secrets.token_hex(16)}")
-    return run_bringing(found, lambda bringer, app: _fetch(found, bringer, app, sources, targets, no_deps, cache_only))
+    if cache_only and not (found.state_dir / "cache").exists():
+        click.echo(f"note: {found.state_dir} is new; a server with another --state-dir has another cache", err=True)
+    return run_bringing(
+        found, lambda bringer, make_app: _fetch(found, bringer, make_app, sources, targets, no_deps, cache_only)
+    )
 
 
 def _refuse_directories(requirements: Sequence[str]) -> None:
@@ -105,7 +108,7 @@ def _read(
 async def _fetch(
     config: Config,
     bringer: "Bringer",
-    app: "ASGIApp",
+    make_app: "MakeApp",
     sources: tuple["Requirements", list["Selection"]],
     targets: Sequence["Target"],
     no_deps: bool,
@@ -117,7 +120,7 @@ async def _fetch(
     left_out = list(requirements.left_out)
     if not requirements.is_empty:
         try:
-            selections = [*selections, await _resolve(config, app, requirements, targets, no_deps=no_deps)]
+            selections = [*selections, await _resolve(config, make_app, requirements, targets, no_deps=no_deps)]
         except Unresolvable as fault:
             notes = await bringer.explain(fault.names)
             return say_failure(fault, [*fault.lines, *(f"note: {note}" for note in notes)])
@@ -128,7 +131,7 @@ async def _fetch(
 
 
 async def _resolve(
-    config: Config, app: "ASGIApp", requirements: "Requirements", targets: Sequence["Target"], *, no_deps: bool
+    config: Config, make_app: "MakeApp", requirements: "Requirements", targets: Sequence["Target"], *, no_deps: bool
 ) -> "Selection":
     from pypiserver_ng.index.resolving import Index, find_resolver
     from pypiserver_ng.server import open_socket, reachable_address, serving
@@ -137,5 +140,5 @@ async def _resolve(
     listening = open_socket("127.0.0.1", 0)
     index = Index(f"http://{reachable_address(listening)}{config.server_base_url}")
     with waiting(f"{resolver.name} resolves"):
-        async with serving(app, listening):
+        async with serving(make_app(), listening):
             return await resolver.resolve(requirements, targets, index, dependencies=not no_deps)

@@ -55,7 +55,7 @@ def command(
     ignored = _read_names(Path(ignorelist)) if ignorelist else set()
     found = load_bringing_config(config, {**flags, "packages": (*directories, *flags["packages"])})
     return run_bringing(
-        found, lambda bringer, _app: _update(bringer, names, ignored, execute=execute, allow_unstable=allow_unstable)
+        found, lambda bringer, _: _update(bringer, names, ignored, execute=execute, allow_unstable=allow_unstable)
     )
 
 

@@ -36,7 +36,7 @@ _MOST_LINES = 20
 _NOISE = re.compile(
     r"\A(?:WARNING|DEPRECATION|\[notice\]|Looking in|Collecting|Downloading|Using|Would)", re.IGNORECASE
 )
-_MISSING = re.compile(r"(?:requirement|found for|because) ([A-Za-z0-9][A-Za-z0-9._-]*)")
+_MISSING = re.compile(r"(?:requirement|found for|because|require) ([A-Z0-9][A-Z0-9._-]*)", re.IGNORECASE)
 _PLAIN_PREFIX = re.compile(r"\A(?:ERROR|error):\s*")
 
 #: pip decides markers by the machine that it runs on, whatever --platform and --python-version say.
