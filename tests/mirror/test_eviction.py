@@ -82,11 +82,21 @@ def test_local_files_do_not_count(mirror: Mirror, mirrored: Mirrored, packages: 
 
 
 def test_a_file_larger_than_the_cache(mirror: Mirror, mirrored: Mirrored, packages: Path) -> None:
-    """It is served, and not kept for long."""
+    """It is served, and makes room for the next one at the latest."""
     server = mirror("--cache-size", "100KB")
-    for _ in range(2):
-        assert ask(server, url_of(FILES[0])).body == FILES[0].content
-    wait_until(lambda: kept(packages) == [], within=10)
+    for file in FILES[:2]:
+        assert ask(server, url_of(file)).body == file.content
+    wait_until(lambda: 0 not in kept(packages), within=10)
+
+
+def test_what_never_fits_pushes_nothing_out(mirror: Mirror, mirrored: Mirrored, packages: Path) -> None:
+    """One large file, and all the small ones are still here."""
+    small = build_wheel("demo", "2.0")
+    mirrored.add("demo", small)
+    server = mirror("--cache-size", "100KB")
+    for file in (small, *FILES[:2]):
+        assert is_complete(ask(server, url_of(file)))
+    assert is_kept(packages, small)
 
 
 def test_a_file_that_is_being_served_survives(mirror: Mirror, mirrored: Mirrored, packages: Path) -> None:

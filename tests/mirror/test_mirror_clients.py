@@ -39,7 +39,7 @@ def stock(mirrored: Mirrored) -> None:
     mirrored.add("mid-lib", MID)
     mirrored.add("low-lib", LOW)
     mirrored.add("low-lib", build_wheel("low-lib", "1.9"), yanked="broken")
-    mirrored.add("low-lib", build_wheel("low-lib", "1.8"), requires_python="<3")
+    mirrored.add("low-lib", build_wheel("low-lib", "1.8"), requires_python=">=4")
 
 
 @pytest.fixture(params=["pip", "pip-html", "uv"])

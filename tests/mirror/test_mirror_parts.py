@@ -143,6 +143,17 @@ def test_a_file_without_a_hash(mirror: Mirror, mirrored: Mirrored) -> None:
     assert ask(server, url).body == SMALL.content
 
 
+def test_a_hash_that_is_known_by_now(mirror: Mirror, mirrored: Mirrored) -> None:
+    """A page says at once what is known of such a file, or never: no restart changes it, and no other process differs."""
+    mirrored.look.hashes = False
+    server = mirror()
+    assert page_of(server).status == 200
+    assert is_complete(ask(server, url_of(SMALL, is_hashed=False)))
+    known = page_of(server).body
+    server.stop()
+    assert page_of(mirror()).body == known
+
+
 def test_a_torn_file_without_a_hash(mirror: Mirror, mirrored: Mirrored) -> None:
     """There is no hash to find it out by, so the length has to do."""
     mirrored.look.hashes = False

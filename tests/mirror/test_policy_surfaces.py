@@ -233,6 +233,7 @@ def test_a_record_that_comes_later(mirror: Mirror, mirrored: Mirrored, tmp_path:
     """It is noticed without a restart, and holds for files that are here."""
     records = tmp_path / "osv"
     records.mkdir()
+    (records / "other.json").write_bytes(MALWARE["MAL-2026-3.json"])
     server = mirror("--osv", str(records))
     assert_offered(server, FIRST)
     (records / "one.json").write_bytes(MALWARE["MAL-2026-1.json"])
@@ -287,6 +288,7 @@ def test_rules_that_would_protect_nobody(program: Program, tmp_path: Path, flags
 def test_a_reason_is_one_line(mirror: Mirror, mirrored: Mirrored, tmp_path: Path) -> None:
     """Whatever a record says: no second header can be made of it."""
     (tmp_path / "osv").mkdir()
+    (tmp_path / "osv" / "other.json").write_bytes(MALWARE["MAL-2026-3.json"])
     (tmp_path / "osv" / "x.json").write_bytes(osv("demo", "MAL-1\r\nSet-Cookie: b=c\r\n\r\n", versions=["2.0"]))
     server = mirror("--osv", str(tmp_path / "osv"))
     for path in (url_of(SECOND), "/-/why/demo", "/simple/demo/"):
