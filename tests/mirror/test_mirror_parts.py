@@ -144,7 +144,7 @@ def test_a_file_without_a_hash(mirror: Mirror, mirrored: Mirrored) -> None:
 
 
 def test_a_hash_that_is_known_by_now(mirror: Mirror, mirrored: Mirrored) -> None:
-    """A page says at once what is known of such a file, or never: no restart changes it, and no other process differs."""
+    """A page says at once what is known of such a file, or never: no restart changes it, nor another process."""
     mirrored.look.hashes = False
     server = mirror()
     assert page_of(server).status == 200
