@@ -57,7 +57,9 @@ class Unavailable(Failure):
 
 
 class UpstreamFailed(Failure):
-    pass
+    """Worth another try: without a word of its own, the upstream is left alone for `PAUSE` seconds."""
+
+    PAUSE = 10
 
 
 class UpstreamDown(UpstreamFailed):

@@ -195,11 +195,20 @@ class Cache:
 
     # Files
 
-    def open_file(self, sha256: str, filename: str) -> int | None:
-        """A descriptor, or None where it is not here. The file is not evicted while that is open."""
+    def open_file(self, sha256: str, filename: str, size: int | None = None) -> int | None:
+        """A descriptor, or None where it is not here. The file is not evicted while that is open.
+
+        One that has another size than it should was spoilt by the disk or by somebody: it is as good as not here.
+        """
+        path = self._file_path(sha256, filename)
         try:
-            fd = os.open(self._file_path(sha256, filename), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
+            return None
+        if size is not None and os.fstat(fd).st_size != size:
+            _log.warning("%s has not its size any more: it is removed from the cache", filename)
+            self._remove_if_same(path, fd)
+            os.close(fd)
             return None
         with contextlib.suppress(OSError):
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -364,20 +373,29 @@ class Cache:
         files = self.files()
         used = sum(kept.size for kept in files)
         target = limit if len(files) < _MANY else int(limit * (1 - _SLACK))
-        # What can never fit must not push out everything else.
+        spared = 0
+        # What can never fit must not push out everything else, least of all while it is being sent.
         for kept in sorted(files, key=lambda kept: kept.size <= limit):
-            if used <= target:
+            if used - spared <= target:
                 break
             if self.remove(kept):
                 used -= kept.size
                 _log.info("evicted %s", kept.filename)
+            elif kept.size > limit:
+                spared += kept.size
         return used
 
-    def enforce(self) -> None:
-        """Bring what is here below the limit, as after a start with a smaller one."""
-        if self._limit is not None:
+    def tidy(self) -> None:
+        """Bring what is here below the limit: it may be smaller than before, or a file was spared that can go now."""
+        if self._limit is None:
+            return
+        try:
             with self._upkeep:
-                self._used.write_text(str(self._evict(self._limit)), encoding="ascii")
+                used = self._read_used()
+                if used is None or used > self._limit:
+                    self._used.write_text(str(self._evict(self._limit)), encoding="ascii")
+        except OSError as fault:
+            _log.warning("the cache cannot be kept within its size: %s", fault.strerror)
 
 
 def _list(directory: Path) -> list[Path]:

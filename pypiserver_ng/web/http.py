@@ -320,8 +320,12 @@ def failure_handlers(render: RenderFailure) -> dict[Any, Any]:
         headers: Headers = []
         if status == 401:
             headers.append((b"www-authenticate", b'Basic realm="pypi"'))
-        if failure.retry_after is not None:
-            headers.append((b"retry-after", b"%d" % failure.retry_after))
+        retry_after = failure.retry_after
+        if retry_after is None and isinstance(failure, UpstreamFailed):
+            # Clients do not come back to a 503 without it.
+            retry_after = failure.PAUSE
+        if retry_after is not None:
+            headers.append((b"retry-after", b"%d" % retry_after))
         return FailureAnswer(status, title, failure.message, headers, render)
 
     def answer_http_exception(_request: Request, fault: HTTPException) -> Response:

@@ -5,6 +5,7 @@ kept.
 """
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Sequence
@@ -33,8 +34,8 @@ _log = logging.getLogger(__name__)
 _FIRST_SEEN = "first-seen"
 #: How old a page may be that is asked about a file whose hash it has.
 _ANY_AGE = float("inf")
-_FAULT_SECONDS = 10.0
 _FOLLOW_SECONDS = 0.5
+_TIDY_SECONDS = 10.0
 _OTHER_BYTES = "its upstream offers other bytes under this name than were first seen"
 
 
@@ -105,9 +106,13 @@ class Mirror:
 
     async def follow(self) -> None:
         """Notice, until cancelled, what other processes and commands do to the cache."""
+        tidied = -_TIDY_SECONDS
         while True:
-            await asyncio.sleep(_FOLLOW_SECONDS)
             await self._threads.run(self._pages.follow)
+            if time.monotonic() - tidied > _TIDY_SECONDS:
+                await self._threads.run(self._cache.tidy)
+                tidied = time.monotonic()
+            await asyncio.sleep(_FOLLOW_SECONDS)
 
     async def stop(self) -> None:
         await self._downloads.stop()
@@ -168,7 +173,7 @@ class Mirror:
                 if upstream.on_error is OnError.STOP:
                     raise
                 failure = failure or fault
-                fresh_until = min(fresh_until, time.time() + _FAULT_SECONDS)
+                fresh_until = min(fresh_until, time.time() + (fault.retry_after or fault.PAUSE))
                 continue
             fresh_until = min(fresh_until, kept.fresh_until(max_age))
             if kept.record.page is not None:
@@ -305,7 +310,7 @@ class Mirror:
         record = source.kept.record
         modified = int(file.upload_time.timestamp()) if file.upload_time else None
         if digest := record.digest_of(file):
-            fd = await self._threads.run(self._cache.open_file, digest, file.filename)
+            fd = await self._threads.run(self._cache.open_file, digest, file.filename, file.size)
             if fd is not None:
                 return OpenFile(file, fd, self._threads, sha256=digest, modified=modified)
         if self.is_offline:
@@ -333,12 +338,15 @@ class Mirror:
         """The sha256 and the bytes of a wheel's core metadata. Raises NotFound, UpstreamFailed."""
         digest = source.kept.record.metadata_digest_of(file)
         opened = partial(self.open, source, file)
-        found, content = await self._flights.join(
+        content = await self._flights.join(
             ("metadata", source.upstream.key, file.filename, file.sha256),
             lambda: self._sidecars.find(source.upstream, file, digest, opened, offline=self.is_offline),
         )
+        found = hashlib.sha256(content).hexdigest() if content is not None else ""
         if found != digest:
             await self._pages.learn(source.upstream, file.project, file.filename, metadata=found)
+        if content is None:
+            raise NotFound(f"{file.filename} has no core metadata that could be read")
         return found, content
 
 

@@ -154,7 +154,9 @@ class Downloads:
     async def _find(self, download: Download, partial: Partial, judge: Judge) -> str | None:
         """Its sha256 where somebody was quicker and it is here already."""
         sha256 = await judge(None)
-        fd = await self._threads.run(self._cache.open_file, sha256, download.file.filename) if sha256 else None
+        if sha256 is None:
+            return None
+        fd = await self._threads.run(self._cache.open_file, sha256, download.file.filename, download.file.size)
         if fd is None:
             return None
         partial.give_up()

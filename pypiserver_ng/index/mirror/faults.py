@@ -6,8 +6,7 @@ import time
 from pypiserver_ng.errors import UpstreamDown, UpstreamFailed
 from pypiserver_ng.model import NormalizedName
 
-#: How long nobody asks again, in seconds, where the upstream does not say itself; and the most that it may say.
-_PAUSE_SECONDS = 10
+#: The longest that an upstream may have itself left alone, in seconds.
 _LONGEST_PAUSE_SECONDS = 300
 _MOST_FAULTS = 10_000
 
@@ -21,7 +20,7 @@ class Faults:
     def remember(self, upstream: str, name: NormalizedName, fault: UpstreamFailed) -> None:
         if len(self._faults) >= _MOST_FAULTS:
             self._faults.clear()
-        pause = min(max(fault.retry_after or 0, _PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
+        pause = min(max(fault.retry_after or 0, fault.PAUSE), _LONGEST_PAUSE_SECONDS)
         scope = "" if isinstance(fault, UpstreamDown) else name
         self._faults[upstream, scope] = time.monotonic() + pause, fault
 

@@ -36,7 +36,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     refused: Mapping[str, str] = {}
     #: sha256 of the bytes first fetched under filenames of which it gives none.
     first_seen: Mapping[str, str] = {}
-    #: sha256 of core metadata that was fetched or made, where the page gives none.
+    #: sha256 of core metadata that was fetched or made, where the page gives none; empty where the wheel has none.
     metadata: Mapping[str, str] = {}
 
     @property
@@ -148,12 +148,17 @@ def learn(record: Record, filename: str, *, first_seen: str | None = None, metad
 
 
 def describe(record: Record, file: UpstreamFile) -> UpstreamFile:
-    """The file as a page lists it: with the hashes that were learnt here, which its own page does not give."""
-    learnt: dict[str, str] = {}
+    """The file as a page lists it: with the hashes that were learnt here, which its own page does not give.
+
+    Every wheel has core metadata here, unless it turned out to have none that can be read: where the upstream does
+    not give them, they are read from the wheel when somebody asks.
+    """
+    learnt: dict[str, str | None] = {}
     if file.sha256 is None and (first_seen := record.first_seen.get(file.filename)):
         learnt["other_digest"] = f"sha256={first_seen}"
-    if file.kind is Kind.WHEEL and not file.metadata_sha256 and (digest := record.metadata.get(file.filename)):
-        learnt["metadata_sha256"] = digest
+    if file.kind is Kind.WHEEL and not file.metadata_sha256:
+        digest = record.metadata.get(file.filename)
+        learnt["metadata_sha256"] = "" if digest is None else digest or None
     return msgspec.structs.replace(file, **learnt) if learnt else file
 
 

@@ -41,14 +41,18 @@ class Sidecars:
         open_whole: Callable[[], Awaitable[Opened]],
         *,
         offline: bool,
-    ) -> tuple[str, bytes]:
-        """Its sha256 and its bytes; `digest` is the sha256 that it must have. Raises NotFound, UpstreamFailed."""
+    ) -> bytes | None:
+        """Its bytes, or None where the wheel has none; `digest` is the sha256 that they must have, if it is known.
+
+        Raises NotFound, UpstreamFailed.
+        """
         if file.kind is not Kind.WHEEL:
             raise NotFound("only wheels have core metadata of their own")
         key = name_key(file)
         kept = await self._threads.run(self._cache.read_metadata, key)
-        if kept is not None and _hash(kept) == (digest or _hash(kept)):
-            return _hash(kept), kept
+        # Without a hash the disk cannot be believed, but for want of anything better.
+        if kept is not None and (_hash(kept) == digest if digest else offline):
+            return kept
         content = None
         if file.metadata_sha256 is not None and not offline:
             content = await self._fetch(upstream, file)
@@ -57,15 +61,14 @@ class Sidecars:
         if content is None:
             content = await self._read_whole(file, await open_whole())
         if content is None:
-            raise NotFound(f"{file.filename} has no core metadata that could be read")
-        found = _hash(content)
-        if digest and found != digest:
+            return None
+        if digest and _hash(content) != digest:
             raise UpstreamFailed(f"{upstream.name} sent other core metadata of {file.filename} than its page says")
         try:
             await self._threads.run(self._cache.write_metadata, key, content)
         except OSError as fault:
             _log.warning("core metadata cannot be kept: %s", fault.strerror)
-        return found, content
+        return content
 
     async def _fetch(self, upstream: Upstream, file: UpstreamFile) -> bytes | None:
         """None where the upstream has it not, whatever its page says."""
