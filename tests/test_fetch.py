@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx2
 import pytest
@@ -75,6 +76,7 @@ def test_the_closure_is_brought(fetch: Fetch, packages: Path) -> None:
     done = fetch("Demo_App")
     assert done.returncode == 0, done
     assert list_files(packages) == names(APP, MID, LOW)
+    assert not list((packages / ".pypiserver-ng" / "scratch").iterdir())
     for one in (APP, MID, LOW):
         assert (packages / one.filename).read_bytes() == one.content
     assert (packages / APP.filename).stat().st_mtime_ns == 1_614_834_367_654_321_000
@@ -87,7 +89,6 @@ def test_the_closure_is_brought(fetch: Fetch, packages: Path) -> None:
         0,
         "0 files (0 B) brought into the first package directory, 3 there already\n",
     )
-    assert not list((packages / ".pypiserver-ng" / "scratch").iterdir())
 
 
 def test_a_running_server_follows(fetch: Fetch, serve: Serve, packages: Path, upstream: Mirrored) -> None:
@@ -406,6 +407,16 @@ def test_what_fits_nowhere_is_named() -> None:
     assert left_out == ("win-lib 1.0: no wheel of it fits, and it has no sdist",)
 
 
+GROUPS = 'created-by = "tests"\ndependency-groups = ["dev"]'
+
+
+def test_every_group_of_a_pylock_is_brought() -> None:
+    """Nobody is asked to choose."""
+    text = pylock(LOW, f'sha256 = "{LOW.sha256}"', "marker = \"'dev' in dependency_groups\"")
+    wanted, _ = select("pylock.toml", text.replace('created-by = "tests"', GROUPS), "3.12", "win_amd64")
+    assert wanted == names(LOW)
+
+
 MARKERS = {
     "none": ("", ("3.12", "win_amd64"), True),
     "fits": ("marker = \"sys_platform == 'win32'\"", ("3.12", "win_amd64"), True),
@@ -507,12 +518,31 @@ def test_ctrl_c(fetch: Fetch, packages: Path, upstream: Mirrored, environment: d
     command = [sys.executable, "-m", "pypiserver_ng", "fetch", "-r", "pylock.toml", "--fallback-url", upstream.url]
     running = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert fault.reached.wait(30)
+    wait_until(lambda: any((packages / ".pypiserver-ng" / "scratch").iterdir()), within=30)
     running.send_signal(signal.SIGINT)
     output, said = running.communicate(timeout=30)
     assert (running.returncode, output, b"Traceback" in said) == (130, b"", False), said
     state = packages / ".pypiserver-ng"
     assert list_files(packages) == set()
     assert not [*(state / "scratch").iterdir(), *(state / "cache" / "files").iterdir()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="nothing here tells of a process's children")
+def test_ctrl_c_while_it_resolves(
+    packages: Path, upstream: Mirrored, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The resolver ends with it."""
+    fault = upstream.spoil("/simple/low-lib/", hang=True)
+    command = [sys.executable, "-m", "pypiserver_ng", "fetch", "low-lib", "--fallback-url", upstream.url]
+    running = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert fault.reached.wait(30)
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    running.send_signal(signal.SIGINT)
+    output, said = running.communicate(timeout=30)
+    assert (running.returncode, output, b"Traceback" in said) == (130, b"", False), said
+    assert children
+    assert not any(Path("/proc", child).exists() for child in children)
+    assert list_files(packages) == set()
 
 
 def test_a_deleted_name_takes_no_other_bytes(
@@ -523,6 +553,23 @@ def test_a_deleted_name_takes_no_other_bytes(
     done = fetch("low-lib")
     assert (done.returncode, list_files(packages)) == (1, set()), done
     assert "was deleted here" in done.stderr
+
+
+def test_an_upstream_that_fails(fetch: Fetch, packages: Path, upstream: Mirrored) -> None:
+    """A resolver hears of no files only."""
+    upstream.spoil("/simple/low-lib/", status=500)
+    done = fetch("low-lib")
+    assert (done.returncode, list_files(packages)) == (1, set())
+    assert "answered with status 500" in done.stderr.splitlines()[-2]
+    assert "note: no upstream has nope" in fetch("nope").stderr.splitlines()
+
+
+def test_a_name_that_something_else_has(fetch: Fetch, packages: Path) -> None:
+    """What no scan takes for a file is not replaced either."""
+    (packages / LOW.filename).mkdir()
+    done = fetch("low-lib")
+    assert (done.returncode, (packages / LOW.filename).is_dir()) == (1, True), done
+    assert "move them away" in done.stderr
 
 
 def test_closed_projects_take_nothing(
@@ -572,6 +619,32 @@ def test_the_report_of_pip() -> None:
         ("demo-3.0.tar.gz", {"sha256": "a" * 64}),
     ]
     assert found.left_out == ("https://other.example/demo-2.0.tar.gz: not of an index",)
+
+
+def test_on_a_terminal(upstream: Mirrored, packages: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    """A bar of files and bytes, which goes; and no line for each file."""
+    leader, follower = os.openpty()
+    command = [sys.executable, "-m", "pypiserver_ng", "fetch", "low-lib", "--fallback-url", upstream.url]
+    environment["TERM"] = "xterm"
+    with os.fdopen(leader, "rb", buffering=0) as terminal:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=follower, check=True, text=True
+        )
+        os.close(follower)
+        shown = read_all(terminal)
+    assert [line.partition(" ")[0] for line in done.stdout.splitlines()] == ["local", "1"]
+    assert b"pip resolves" in shown
+    assert b"1 of 1 file" in shown
+    assert list_files(packages) == names(LOW)
+
+
+def read_all(terminal: BinaryIO) -> bytes:
+    """Until its other side is closed, which Linux says with an error."""
+    shown = b""
+    with suppress(OSError):
+        while piece := terminal.read(4096):
+            shown += piece
+    return shown
 
 
 def test_many_files(packages: Path, upstream: Mirrored, environment: dict[str, str], tmp_path: Path) -> None:

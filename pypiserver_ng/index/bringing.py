@@ -111,9 +111,12 @@ class Bringer:
         """Why a resolver may not have seen what it was asked for; one line for each project of which that is known."""
         found = []
         for name in sorted(set(names)):
-            with contextlib.suppress(NotFound, UpstreamFailed):
-                if line := await self._explain(name):
-                    found.append(line)
+            try:
+                line = await self._explain(name)
+            except (NotFound, UpstreamFailed) as fault:
+                line = fault.message
+            if line:
+                found.append(line)
         return found
 
     async def _explain(self, name: NormalizedName) -> str | None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from packaging import tags
@@ -36,7 +36,11 @@ _MOST_LINES = 20
 _NOISE = re.compile(
     r"\A(?:WARNING|DEPRECATION|\[notice\]|Looking in|Collecting|Downloading|Using|Would)", re.IGNORECASE
 )
-_MISSING = re.compile(r"(?:requirement|found for|because|require) ([A-Z0-9][A-Z0-9._-]*)", re.IGNORECASE)
+_MISSING = re.compile(
+    r"(?:the requirement |distribution found for |no versions? of |because (?=\S+ was not found))"
+    r"([A-Z0-9][A-Z0-9._-]*)",
+    re.IGNORECASE,
+)
 _PLAIN_PREFIX = re.compile(r"\A(?:ERROR|error):\s*")
 
 #: pip decides markers by the machine that it runs on, whatever --platform and --python-version say.
@@ -143,14 +147,22 @@ class _Room:
         status, output, said = await _run(command, _clean_environment(self.work), self.work)
         if status != 0:
             text = f"{output}\n{said}" if resolver == "pip" else said
-            raise Unresolvable(resolver, choose_lines(text.replace(self.index.root, "").replace(str(self.work), "")))
+            raise Unresolvable(resolver, choose_lines(self._make_plain(text)))
         return output
+
+    def _make_plain(self, text: str) -> str:
+        """Without addresses that are gone when somebody reads it."""
+        for passing in (self.index.root, urlsplit(self.index.root).path, str(self.work)):
+            text = text.replace(passing, "") if passing else text
+        return text
 
 
 async def _resolve_with_pip(room: _Room) -> Selection:
     report = room.work / "report.json"
     target = room.target
-    options = ["--isolated", "--disable-pip-version-check", "--no-input", "--no-cache-dir", "--no-color", "install"]
+    options = ["--isolated", "--disable-pip-version-check", "--no-input", "--no-cache-dir", "--no-color"]
+    # What failed upstream a moment ago is not asked again so soon: it would only be waited for.
+    options += ["--retries", "0", "install"]
     options += ["--dry-run", "--ignore-installed", "--report", str(report), "--index-url", room.index.url]
     options += ["-r", room.write("requirements.txt", room.requirements.lines)]
     if room.requirements.constraints:
