@@ -142,6 +142,15 @@ def test_into_the_cache_only(fetch: Fetch, serve: Serve, packages: Path, upstrea
     assert "3 there already" in fetch("--cache-only", "demo-app").stdout
 
 
+def test_bytes_are_not_kept_twice(fetch: Fetch, packages: Path) -> None:
+    """But where they were in the cache before, which somebody may have wanted."""
+    cache = packages / ".pypiserver-ng" / "cache" / "files"
+    assert fetch("--cache-only", "low-lib").returncode == 0
+    assert fetch("demo-app").returncode == 0
+    assert {path.name for path in cache.rglob("*") if path.is_file()} - {"METADATA"} == names(LOW)
+    assert list_files(packages) == names(APP, MID, LOW)
+
+
 # Rules
 
 

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import hmac
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -67,6 +68,7 @@ class Bringer:
         self._index = index
         self._store = store
         self._reader = reader
+        self._began = time.time()
         self._threads = Threads(8, "bringing")
         self.versions = Versions(index, store, self._threads)
 
@@ -197,6 +199,9 @@ class Bringer:
                 size = await self._take(item, opened, progress, cache_only=cache_only)
             finally:
                 opened.close()
+            if not cache_only:
+                # They lie in the package directory now.
+                await self._mirror.drop(item.file, self._began)
         except Failure as fault:
             return Outcome(item.wanted, problem=fault.message)
         except OSError as fault:

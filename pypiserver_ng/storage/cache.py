@@ -341,6 +341,14 @@ class Cache:
             kept.path.parent.rmdir()
         return True
 
+    def drop(self, sha256: str, filename: str, since: float) -> None:
+        """As `remove`, for a file that came at that moment (seconds since 1970) or later."""
+        path = self._file_path(sha256, filename)
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            if status.st_mtime >= since:
+                self.remove(Kept(sha256, filename, status.st_size, status.st_atime, path))
+
     def purge(self) -> None:
         """Remove every file that is not being sent, and what is known of freshness: pages are asked for again."""
         for kept in self.files():

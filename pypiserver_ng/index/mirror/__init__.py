@@ -334,6 +334,11 @@ class Mirror:
 
         return self._downloads.join(source.upstream, file, judge)
 
+    async def drop(self, file: UpstreamFile, since: float) -> None:
+        """Remove its bytes if they came to the cache since then, and nobody gets them just now."""
+        if file.sha256 is not None:
+            await self._threads.run(self._cache.drop, file.sha256, file.filename, since)
+
     async def metadata(self, source: Source, file: UpstreamFile) -> tuple[str, bytes]:
         """The sha256 and the bytes of a wheel's core metadata. Raises NotFound, UpstreamFailed."""
         digest = source.kept.record.metadata_digest_of(file)
