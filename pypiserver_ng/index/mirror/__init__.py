@@ -7,6 +7,7 @@ kept.
 import asyncio
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -339,13 +340,29 @@ class Mirror:
         if file.sha256 is not None:
             await self._threads.run(self._cache.drop, file.sha256, file.filename, since)
 
+    async def _bring(self, source: Source, file: UpstreamFile) -> int:
+        """A descriptor of the file's bytes, all of which are here then. Raises NotFound, UpstreamFailed, NoSpace."""
+        digest = source.kept.record.digest_of(file)
+        fd = await self._threads.run(self._cache.open_file, digest, file.filename, file.size) if digest else None
+        if fd is not None:
+            return fd
+        if self.is_offline:
+            raise NotFound(f"{file.filename} is not in the cache, and the server is offline")
+        download = self.fetch(source, file)
+        try:
+            await download.whole()
+            # It may be evicted in this moment; a descriptor stays good.
+            return os.dup(download.fd)
+        finally:
+            download.let_go()
+
     async def metadata(self, source: Source, file: UpstreamFile) -> tuple[str, bytes]:
         """The sha256 and the bytes of a wheel's core metadata. Raises NotFound, UpstreamFailed."""
         digest = source.kept.record.metadata_digest_of(file)
-        opened = partial(self.open, source, file)
+        bring = partial(self._bring, source, file)
         content = await self._flights.join(
             ("metadata", source.upstream.key, file.filename, file.sha256),
-            lambda: self._sidecars.find(source.upstream, file, digest, opened, offline=self.is_offline),
+            lambda: self._sidecars.find(source.upstream, file, digest, bring, offline=self.is_offline),
         )
         found = hashlib.sha256(content).hexdigest() if content is not None else ""
         if found != digest:

@@ -71,6 +71,15 @@ class Download:
     async def change(self) -> None:
         await self._changed.wait()
 
+    async def whole(self) -> str:
+        """Its sha256, when all of it is here. Raises Failure."""
+        while not self.is_over:
+            await self.change()
+        if self.failure is not None:
+            raise self.failure
+        assert self.sha256 is not None
+        return self.sha256
+
     def finish(self, failure: Failure | None = None, sha256: str | None = None) -> None:
         self.failure, self.sha256 = failure, sha256
         self.has_begun.set()

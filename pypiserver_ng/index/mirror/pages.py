@@ -39,6 +39,8 @@ _REFRESH_SECONDS = 10.0
 _ABSENT_SECONDS = 30.0
 #: How often a process looks whether another is done with what it fetches.
 _POLL_SECONDS = 0.02
+#: In place of an inode.
+_IN_MEMORY = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,10 @@ class Kept:
     stamp: Stamp
     #: The cache's generation when the disk was last looked at.
     generation: int
+
+    @property
+    def is_on_disk(self) -> bool:
+        return self.stamp[0] != _IN_MEMORY
 
     @property
     def checked(self) -> float:
@@ -101,7 +107,7 @@ class Pages:
         if kept and kept.is_fresh(min(max_age, _REFRESH_SECONDS) if refresh else max_age, now):
             return kept
         if self._offline:
-            return kept or Kept(absent_record(None, upstream.public_url), (0, 0), self.generation)
+            return kept or Kept(absent_record(None, upstream.public_url), (_IN_MEMORY, 0), self.generation)
         usable = kept if kept and kept.record.page is not None else None
         if fault := self._faults.find(upstream.key, name):
             if usable is None:
@@ -135,7 +141,9 @@ class Pages:
     def _read(self, upstream: Upstream, name: NormalizedName, known: Kept | None = None) -> Kept | None:
         """What is on the disk; in a thread."""
         generation = self.generation
-        if known is not None and self._cache.page_stamp(upstream.key, name) == known.stamp:
+        if known is not None and self._cache.page_stamp(upstream.key, name) == (
+            known.stamp if known.is_on_disk else None
+        ):
             return Kept(known.record, known.stamp, generation)
         found = self._cache.read_page(upstream.key, name)
         record = decode_record(found[0]) if found else None
@@ -251,6 +259,9 @@ class Pages:
                 self._tell_refused(upstream, name, record, old)
             elif answer is None:
                 record = absent_record(old, upstream.public_url)
+                if old is None:
+                    # Anybody can make up names: those leave nothing on the disk.
+                    return Kept(record, (_IN_MEMORY, time.time_ns()), self.generation)
             elif old is None or old.page is None:
                 raise UpstreamFailed(f"{upstream.name} says that a page did not change which is not here any more")
             else:
@@ -265,10 +276,10 @@ class Pages:
             stamp = self._cache.confirm_page(upstream.key, name)
         except OSError as fault:
             _log.warning("what %s says of %s cannot be kept: %s", upstream.name, name, fault.strerror)
-        return Kept(record, stamp or (0, time.time_ns()), self.generation)
+        return Kept(record, stamp or (_IN_MEMORY, time.time_ns()), self.generation)
 
     def _write(self, upstream: Upstream, name: NormalizedName, record: Record, checked: int | None = None) -> Kept:
-        stamp = (0, time.time_ns())
+        stamp = (_IN_MEMORY, time.time_ns())
         try:
             stamp = self._cache.write_page(upstream.key, name, encode_record(record), checked)
         except OSError as fault:

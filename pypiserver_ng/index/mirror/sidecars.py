@@ -11,7 +11,6 @@ from pypiserver_ng.archive.inspector import Inspector
 from pypiserver_ng.errors import NotFound, UpstreamFailed
 from pypiserver_ng.filenames import parse_found
 from pypiserver_ng.index.mirror.downloads import name_key
-from pypiserver_ng.index.opened import Opened
 from pypiserver_ng.index.threads import Threads
 from pypiserver_ng.metadata import MAX_SIZE
 from pypiserver_ng.model import Kind, UpstreamFile
@@ -23,7 +22,6 @@ _log = logging.getLogger(__name__)
 #: Bytes at a wheel's end that are asked for first, and then; its metadata and directory are there ("Archivers are
 #: encouraged to place the .dist-info files physically at the end of the archive").
 _TAILS = (64 * 1024, 1024 * 1024)
-_CHUNK = 1 << 20
 
 
 class Sidecars:
@@ -38,7 +36,7 @@ class Sidecars:
         upstream: Upstream,
         file: UpstreamFile,
         digest: str | None,
-        open_whole: Callable[[], Awaitable[Opened]],
+        bring: Callable[[], Awaitable[int]],
         *,
         offline: bool,
     ) -> bytes | None:
@@ -59,7 +57,7 @@ class Sidecars:
         if content is None and not offline:
             content = await self._read_end(upstream, file)
         if content is None:
-            content = await self._read_whole(file, await open_whole())
+            content = await self._read_whole(file, await bring())
         if content is None:
             return None
         if digest and _hash(content) != digest:
@@ -113,18 +111,11 @@ class Sidecars:
             sparse.flush()
             return self._inspect(file, sparse.fileno())
 
-    async def _read_whole(self, file: UpstreamFile, opened: Opened) -> bytes | None:
+    async def _read_whole(self, file: UpstreamFile, fd: int) -> bytes | None:
         try:
-            await opened.begin()
-            with tempfile.TemporaryFile(dir=self._cache.scratch) as copy:
-                offset = 0
-                while block := await opened.read(_CHUNK, offset, None):
-                    await self._threads.run(copy.write, block)
-                    offset += len(block)
-                copy.flush()
-                return await self._threads.run(self._inspect, file, copy.fileno())
+            return await self._threads.run(self._inspect, file, fd)
         finally:
-            opened.close()
+            os.close(fd)
 
     def _inspect(self, file: UpstreamFile, fd: int) -> bytes | None:
         parsed = parse_found(file.filename)
