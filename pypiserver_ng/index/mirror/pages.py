@@ -282,6 +282,8 @@ class Pages:
         stamp = (_IN_MEMORY, time.time_ns())
         try:
             stamp = self._cache.write_page(upstream.key, name, encode_record(record), checked)
+            # What is remembered here has to be looked at again at once; other processes follow.
+            self.follow()
         except OSError as fault:
             # It can be answered all the same.
             _log.warning("what %s says of %s cannot be kept: %s", upstream.name, name, fault.strerror)

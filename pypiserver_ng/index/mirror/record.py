@@ -110,7 +110,7 @@ def merge_record(
             refused[file.filename] = file.sha256
             files.append(pinned)
         else:
-            files.append(_keep_facts(file, pinned))
+            files.append(_keep_facts(file, pinned, is_seen=file.filename in first_seen))
     files.sort(key=lambda file: (sort_key(file.version), file.filename))
     named = {file.filename for file in files}
     gone = [file for file in known.values() if file.filename not in named]
@@ -128,9 +128,9 @@ def merge_record(
     )
 
 
-def _keep_facts(file: UpstreamFile, pinned: UpstreamFile | None) -> UpstreamFile:
-    """An upstream that stops giving a hash must not make us stop checking it."""
-    if pinned is None or pinned.sha256 is None or file.sha256 is not None:
+def _keep_facts(file: UpstreamFile, pinned: UpstreamFile | None, *, is_seen: bool) -> UpstreamFile:
+    """An upstream that gives less than it gave must not make us check less; `is_seen` says that we had its bytes."""
+    if pinned is None or file.sha256 is not None or not (pinned.sha256 or is_seen):
         return file
     return msgspec.structs.replace(file, sha256=pinned.sha256, size=file.size if pinned.size is None else pinned.size)
 
