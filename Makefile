@@ -24,7 +24,8 @@ test: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest $(ARGS)
 
 # What people run while they work: under a minute; without real clients, restarts, containers and failing disks.
-SLOW = tests/clients tests/faults tests/test_shadow_rule.py tests/test_cli.py tests/test_commands.py tests/test_docker.py
+SLOW = tests/clients tests/faults tests/test_shadow_rule.py tests/test_cli.py tests/test_commands.py tests/test_docker.py \
+	tests/mirror tests/test_fetch.py tests/test_update.py tests/test_upstream_check.py
 test-unit: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest -q $(SLOW:%=--ignore %) $(ARGS)
 

@@ -59,7 +59,7 @@ class Unavailable(Failure):
 class UpstreamFailed(Failure):
     """Worth another try: without a word of its own, the upstream is left alone for `PAUSE` seconds."""
 
-    PAUSE = 10
+    PAUSE = 5
 
 
 class UpstreamDown(UpstreamFailed):

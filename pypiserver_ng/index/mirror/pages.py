@@ -36,7 +36,7 @@ _REFRESH_PATIENCE_SECONDS = 5.0
 #: Nobody gets a page asked for again that was asked for less than so many seconds ago.
 _REFRESH_SECONDS = 10.0
 #: How long an upstream is believed that it has no such project.
-_ABSENT_SECONDS = 30.0
+_ABSENT_SECONDS = 10.0
 #: How often a process looks whether another is done with what it fetches.
 _POLL_SECONDS = 0.02
 #: In place of an inode.
