@@ -6,13 +6,14 @@ the files themselves, which a process that dies gives up.
 
     cache/pages/<upstream>/<project>        its modification time says when the upstream last confirmed it
     cache/files/<ab>/<sha256>/<filename>    its access time says when it was last asked for
-    cache/files/<ab>/<sha256>/METADATA      the core metadata of that file
+    cache/files/<ab>/<sha256>/<digest>.metadata    its core metadata, named after their own sha256
     cache/partial/<key>                     what is being fetched, locked by who fetches it
     cache/changed                           its modification time says when a page was changed or something removed
 """
 
 import contextlib
 import fcntl
+import hashlib
 import logging
 import os
 import secrets
@@ -27,7 +28,7 @@ from pypiserver_ng.storage.sidecar import make_private_directory
 
 _log = logging.getLogger(__name__)
 
-METADATA = "METADATA"
+_METADATA = ".metadata"
 #: Below this many files, exactly what is over the limit is evicted; above, a little more, so that the next file does
 #: not cost another look through all of them.
 _MANY = 5_000
@@ -50,6 +51,10 @@ class Kept:
     #: Seconds since 1970.
     used: float
     path: Path
+
+    @property
+    def is_metadata(self) -> bool:
+        return self.filename.endswith(_METADATA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,18 +267,20 @@ class Cache:
         self._make_room(os.fstat(partial.fd).st_size)
 
     def read_metadata(self, sha256: str) -> bytes | None:
-        """The core metadata kept of the file with this hash."""
-        path = self._file_path(sha256, METADATA)
-        try:
-            with path.open("rb") as file:
-                _use(file.fileno())
-                return file.read()
-        except OSError:
-            return None
+        """The core metadata kept of the file with this hash; what the disk spoilt is as good as not here."""
+        for path in _list(self._file_path(sha256, "")):
+            if not path.name.endswith(_METADATA):
+                continue
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                content = file.read()
+                if path.name == _name_metadata(content):
+                    _use(file.fileno())
+                    return content
+        return None
 
     def write_metadata(self, sha256: str, content: bytes) -> None:
         """Raises OSError."""
-        target = self._file_path(sha256, METADATA)
+        target = self._file_path(sha256, _name_metadata(content))
         target.parent.mkdir(parents=True, exist_ok=True)
         self._write(target, content)
         self._make_room(len(content))
@@ -411,6 +418,10 @@ def _list(directory: Path) -> list[Path]:
         return list(directory.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _name_metadata(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest() + _METADATA
 
 
 def _use(fd: int) -> None:

@@ -20,7 +20,7 @@ from pypiserver_ng.index.explanation import Explanation, explain_judged, explain
 from pypiserver_ng.index.following import Flights
 from pypiserver_ng.index.mirror.downloads import Download, Downloads, Tail
 from pypiserver_ng.index.mirror.pages import Kept, Pages
-from pypiserver_ng.index.mirror.record import Record, describe
+from pypiserver_ng.index.mirror.record import Record, call_bare, describe, see_first
 from pypiserver_ng.index.mirror.sidecars import Sidecars
 from pypiserver_ng.index.opened import Opened, OpenFile
 from pypiserver_ng.index.pagecache import MOST_FILES, Bodies, Entry, Key, Recent
@@ -331,7 +331,9 @@ class Mirror:
             if sha256 is None:
                 kept = await self._pages.peek(source.upstream, file.project)
                 return kept.record.digest_of(file) if kept else None
-            return await self._pages.learn(source.upstream, file.project, file.filename, first_seen=sha256)
+            see = partial(see_first, filename=file.filename, sha256=sha256)
+            record = await self._pages.learn(source.upstream, file.project, see)
+            return record.digest_of(file) if record else None
 
         return self._downloads.join(source.upstream, file, judge)
 
@@ -358,18 +360,15 @@ class Mirror:
 
     async def metadata(self, source: Source, file: UpstreamFile) -> tuple[str, bytes]:
         """The sha256 and the bytes of a wheel's core metadata. Raises NotFound, UpstreamFailed."""
-        digest = source.kept.record.metadata_digest_of(file)
         bring = partial(self._bring, source, file)
         content = await self._flights.join(
             ("metadata", source.upstream.key, file.filename, file.sha256),
-            lambda: self._sidecars.find(source.upstream, file, digest, bring, offline=self.is_offline),
+            lambda: self._sidecars.find(source.upstream, file, bring, offline=self.is_offline),
         )
-        found = hashlib.sha256(content).hexdigest() if content is not None else ""
-        if found != digest:
-            await self._pages.learn(source.upstream, file.project, file.filename, metadata=found)
         if content is None:
+            await self._pages.learn(source.upstream, file.project, partial(call_bare, filename=file.filename))
             raise NotFound(f"{file.filename} has no core metadata that could be read")
-        return found, content
+        return hashlib.sha256(content).hexdigest(), content
 
 
 def is_mirror_path(path: str) -> bool:

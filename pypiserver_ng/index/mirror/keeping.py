@@ -9,7 +9,7 @@ from pypiserver_ng.filenames import is_same_version, parse_found
 from pypiserver_ng.index.mirror.downloads import name_key
 from pypiserver_ng.index.mirror.record import Record, decode_record, encode_record
 from pypiserver_ng.model import NormalizedName, UpstreamFile
-from pypiserver_ng.storage import METADATA, Cache, Kept, Usage
+from pypiserver_ng.storage import Cache, Kept, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Keeper:
         found = [
             KeptFile(parsed.name, parsed.version, kept)
             for kept in self._cache.files()
-            if kept.filename != METADATA and (parsed := parse_found(kept.filename))
+            if not kept.is_metadata and (parsed := parse_found(kept.filename))
         ]
         return sorted(found, key=lambda file: file.project)
 
@@ -61,7 +61,7 @@ class Keeper:
         for kept in self._cache.files():
             parsed = parse_found(kept.filename)
             is_file = parsed is not None and is_meant.covers(parsed.name, parsed.version)
-            if not is_file and not (kept.filename == METADATA and kept.sha256 in keys):
+            if not is_file and not (kept.is_metadata and kept.sha256 in keys):
                 continue
             is_gone = self._cache.remove(kept)
             gone += is_gone and is_file
@@ -102,7 +102,7 @@ def _forget(record: Record, is_meant: _Meant) -> Record:
         gone=_without(record.gone, forgotten),
         refused={name: digest for name, digest in record.refused.items() if name not in forgotten},
         first_seen={name: digest for name, digest in record.first_seen.items() if name not in forgotten},
-        metadata={name: digest for name, digest in record.metadata.items() if name not in forgotten},
+        bare=record.bare - forgotten,
     )
 
 

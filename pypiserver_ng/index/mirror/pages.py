@@ -7,6 +7,7 @@ to an upstream for a project, from whatever process. What is on the disk is the 
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pypiserver_ng.errors import UpstreamFailed
@@ -18,7 +19,6 @@ from pypiserver_ng.index.mirror.record import (
     decode_record,
     digest_body,
     encode_record,
-    learn,
     merge_record,
 )
 from pypiserver_ng.index.pagecache import MOST_FILES, Recent
@@ -162,28 +162,20 @@ class Pages:
         return True
 
     async def learn(
-        self,
-        upstream: Upstream,
-        name: NormalizedName,
-        filename: str,
-        *,
-        first_seen: str | None = None,
-        metadata: str | None = None,
-    ) -> str | None:
-        """Remember what fetching a file told; returns the sha256 first seen under its name, which may be another."""
+        self, upstream: Upstream, name: NormalizedName, change: Callable[[Record], Record]
+    ) -> Record | None:
+        """Add to a record what fetching a file told; None where nothing is kept of the project."""
 
         def add() -> Kept | None:
             with self._cache.lock:
                 kept = self._read(upstream, name)
                 if kept is None:
                     return None
-                record = learn(kept.record, filename, first_seen=first_seen, metadata=metadata)
+                record = change(kept.record)
                 return kept if record == kept.record else self._write(upstream, name, record, checked=kept.stamp[1])
 
         kept = await self.threads.run(add)
-        if kept is None:
-            return first_seen
-        return self._remember(upstream, name, kept).record.first_seen.get(filename)
+        return self._remember(upstream, name, kept).record if kept else None
 
     # Asking
 

@@ -5,7 +5,7 @@ that were first seen there.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
@@ -36,8 +36,8 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     refused: Mapping[str, str] = {}
     #: sha256 of the bytes first fetched under filenames of which it gives none.
     first_seen: Mapping[str, str] = {}
-    #: sha256 of core metadata that was fetched or made, where the page gives none; empty where the wheel has none.
-    metadata: Mapping[str, str] = {}
+    #: Wheels of which it gives no core metadata, and that turned out to have none that can be read.
+    bare: frozenset[str] = frozenset()
 
     @property
     def files(self) -> tuple[UpstreamFile, ...]:
@@ -58,10 +58,6 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def digest_of(self, file: UpstreamFile) -> str | None:
         """The sha256 that the file's bytes must have, as far as it is known."""
         return file.sha256 or self.first_seen.get(file.filename)
-
-    def metadata_digest_of(self, file: UpstreamFile) -> str | None:
-        """The sha256 that its core metadata must have, as far as it is known."""
-        return file.metadata_sha256 or self.metadata.get(file.filename)
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -124,7 +120,7 @@ def merge_record(
         tuple(gone[-_MOST_GONE:]),
         refused,
         first_seen,
-        _keep_metadata(old, named),
+        frozenset(old.bare & named) if old else frozenset(),
     )
 
 
@@ -135,31 +131,25 @@ def _keep_facts(file: UpstreamFile, pinned: UpstreamFile | None, *, is_seen: boo
     return msgspec.structs.replace(file, sha256=pinned.sha256, size=file.size if pinned.size is None else pinned.size)
 
 
-def _keep_metadata(old: Record | None, named: Iterable[str]) -> Mapping[str, str]:
-    return {name: old.metadata[name] for name in named if name in old.metadata} if old and old.metadata else {}
+def see_first(record: Record, filename: str, sha256: str) -> Record:
+    """The record after bytes were fetched of which its page gives no hash; those that were first hold."""
+    return msgspec.structs.replace(record, first_seen={filename: sha256, **record.first_seen})
 
 
-def learn(record: Record, filename: str, *, first_seen: str | None = None, metadata: str | None = None) -> Record:
-    """The record with what fetching a file told; what was learnt first holds."""
-    if first_seen is not None:
-        return msgspec.structs.replace(record, first_seen={filename: first_seen, **record.first_seen})
-    assert metadata is not None
-    return msgspec.structs.replace(record, metadata={**record.metadata, filename: metadata})
+def call_bare(record: Record, filename: str) -> Record:
+    """The record after no core metadata could be read from a wheel."""
+    return msgspec.structs.replace(record, bare=record.bare | {filename})
 
 
 def describe(record: Record, file: UpstreamFile) -> UpstreamFile:
-    """The file as a page lists it: with the hashes that were learnt here, which its own page does not give.
+    """The file as a page lists it: every wheel has core metadata here, but those that turned out to be bare.
 
-    Every wheel has core metadata here, unless it turned out to have none that can be read: where the upstream does
-    not give them, they are read from the wheel when somebody asks.
+    Where the upstream does not give them, they are read from the wheel when somebody asks. Nothing else that is
+    learnt here gets onto the page: it has to stay the same as long as the upstream's does.
     """
-    learnt: dict[str, str | None] = {}
-    if file.sha256 is None and (first_seen := record.first_seen.get(file.filename)):
-        learnt["other_digest"] = f"sha256={first_seen}"
-    if file.kind is Kind.WHEEL and not file.metadata_sha256:
-        digest = record.metadata.get(file.filename)
-        learnt["metadata_sha256"] = "" if digest is None else digest or None
-    return msgspec.structs.replace(file, **learnt) if learnt else file
+    if file.kind is Kind.WHEEL and file.metadata_sha256 is None and file.filename not in record.bare:
+        return msgspec.structs.replace(file, metadata_sha256="")
+    return file
 
 
 def digest_body(content: bytes, content_type: str, url: str) -> str:

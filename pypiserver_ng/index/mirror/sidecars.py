@@ -35,21 +35,20 @@ class Sidecars:
         self,
         upstream: Upstream,
         file: UpstreamFile,
-        digest: str | None,
         bring: Callable[[], Awaitable[int]],
         *,
         offline: bool,
     ) -> bytes | None:
-        """Its bytes, or None where the wheel has none; `digest` is the sha256 that they must have, if it is known.
+        """Its bytes, or None where the wheel has none; `bring` gives a descriptor of all of it.
 
         Raises NotFound, UpstreamFailed.
         """
         if file.kind is not Kind.WHEEL:
             raise NotFound("only wheels have core metadata of their own")
         key = name_key(file)
+        digest = file.metadata_sha256
         kept = await self._threads.run(self._cache.read_metadata, key)
-        # Without a hash the disk cannot be believed, but for want of anything better.
-        if kept is not None and (_hash(kept) == digest if digest else offline):
+        if kept is not None and digest in {_hash(kept), "", None}:
             return kept
         content = None
         if file.metadata_sha256 is not None and not offline:
