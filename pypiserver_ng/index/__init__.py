@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from pypiserver_ng import pages
 from pypiserver_ng.archive.inspector import Inspector
 from pypiserver_ng.attestations import AttestationVerifier
 from pypiserver_ng.errors import Denied, Failure, NotFound, Unavailable, UpstreamFailed
-from pypiserver_ng.filenames import is_same_version, newest_version, parse_found
+from pypiserver_ng.filenames import is_same_version, parse_found
 from pypiserver_ng.index.backlog import Backlog
 from pypiserver_ng.index.core import CoreReader
 from pypiserver_ng.index.curation import Curator
@@ -27,6 +27,7 @@ from pypiserver_ng.index.mirror import Mirror, Source, is_mirror_path
 from pypiserver_ng.index.opened import Opened, OpenFile
 from pypiserver_ng.index.pagecache import Bodies, Entry, Key, PageCache
 from pypiserver_ng.index.reading import Reader
+from pypiserver_ng.index.search import list_recent, search_projects
 from pypiserver_ng.index.store import Store
 from pypiserver_ng.index.threads import Threads
 from pypiserver_ng.index.watcher import Watcher
@@ -250,22 +251,11 @@ class Index:
 
     async def search(self, terms: Sequence[str]) -> list[Found]:
         """Local projects whose name or summary holds one of the terms, each in its newest version, by name."""
-        return await self.run(self._search, [term.lower() for term in terms])
-
-    def _search(self, terms: Sequence[str]) -> list[Found]:
-        rows: dict[NormalizedName, dict[str, Found]] = {}
-        for row in self._catalog.search(terms):
-            rows.setdefault(row.name, {})[row.version] = row
-        return [_choose_newest(versions) for _, versions in sorted(rows.items())]
+        return await self.run(search_projects, self._catalog, terms)
 
     async def recent(self, limit: int) -> list[Found]:
         """The projects with the newest files, each once, the newest first."""
-        rows = await self.run(self._catalog.recent, limit * 4)
-        newest: dict[NormalizedName, Found] = {}
-        for row in rows:
-            if not row.yanked:
-                newest.setdefault(row.name, row)
-        return list(newest.values())[:limit]
+        return await self.run(list_recent, self._catalog, limit)
 
     async def core_metadata(self, file: Listed) -> CoreMetadata | None:
         """A file's own metadata, where it can be read; of an upstream's file, where that offers it."""
@@ -424,9 +414,3 @@ class Index:
     async def run(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Blocking work in a thread of the index."""
         return await self._threads.run(function, *arguments)
-
-
-def _choose_newest(versions: Mapping[str, Found]) -> Found:
-    """The newest version that is not yanked, if there is one."""
-    offered = [version for version, found in versions.items() if not found.yanked]
-    return versions[newest_version(offered or versions)]
