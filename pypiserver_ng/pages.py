@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
-from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -117,7 +116,7 @@ def file_url(file: Listed, prefix: str) -> str:
 
 def format_time(moment: datetime) -> str:
     """``yyyy-mm-ddThh:mm:ss.ffffffZ`` (PEP 700)."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def provenance_url(file: Listed, base: str) -> str | None:
@@ -154,25 +153,45 @@ def _versions(files: Iterable[Listed]) -> list[str]:
     return list(dict.fromkeys(file.version for file in files if file.version))
 
 
-def _file_json(file: Listed, provenance_base: str) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "filename": file.filename,
-        "url": file_url(file, "../../"),
-        "hashes": hashes(file),
-        "core-metadata": core_metadata(file),
-        "yanked": (file.yanked_reason or True) if file.yanked else False,
-    }
-    if file.size is not None:
-        entry["size"] = file.size
-    if file.upload_time is not None:
-        entry["upload-time"] = format_time(file.upload_time)
-    if file.requires_python:
-        entry["requires-python"] = file.requires_python
-    if file.has_signature:
-        entry["gpg-sig"] = True
-    if provenance := provenance_url(file, provenance_base):
-        entry["provenance"] = provenance
-    return entry
+class _FileEntry(
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    omit_defaults=True,
+    rename={
+        "requires_python": "requires-python",
+        "upload_time": "upload-time",
+        "core_metadata": "core-metadata",
+        "gpg_sig": "gpg-sig",
+    },
+):
+    """One of `files`. A struct, because a page may have ten thousand of them."""
+
+    filename: str
+    url: str
+    hashes: dict[str, str]
+    core_metadata: dict[str, str] | bool
+    yanked: bool | str
+    size: int | None = None
+    upload_time: str | None = None
+    requires_python: str | None = None
+    gpg_sig: bool = False
+    provenance: str | None = None
+
+
+def _file_json(file: Listed, provenance_base: str) -> _FileEntry:
+    return _FileEntry(
+        filename=file.filename,
+        url=file_url(file, "../../"),
+        hashes=hashes(file),
+        core_metadata=core_metadata(file),
+        yanked=(file.yanked_reason or True) if file.yanked else False,
+        size=file.size,
+        upload_time=format_time(file.upload_time) if file.upload_time is not None else None,
+        requires_python=file.requires_python or None,
+        gpg_sig=file.has_signature,
+        provenance=provenance_url(file, provenance_base),
+    )
 
 
 def hashes(file: Listed) -> dict[str, str]:

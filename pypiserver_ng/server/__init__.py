@@ -4,6 +4,7 @@ The only room that knows uvicorn. It must not know what is served.
 """
 
 import asyncio
+import gc
 import logging
 import resource
 import signal
@@ -116,6 +117,9 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._sweeping = asyncio.create_task(self._sweep())
+            # What is here now stays: whoever looks for garbage later, with everybody waiting, need not look at it.
+            gc.collect()
+            gc.freeze()
             self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
