@@ -37,9 +37,9 @@ def _open(file: str | None, packages: Any, state_dir: Any) -> Iterator["Keeper"]
     config = load_config(file, {"packages": packages, "state_dir": state_dir})
     check_directories(config)
     become_owner(config)
-    if not (config.state_dir / "cache").is_dir():
-        raise Invalid(f"there is no cache in {config.state_dir}: name the server's directories")
     try:
+        if not (config.state_dir / "cache").is_dir():
+            raise Invalid(f"there is no cache in {config.state_dir}: name the server's directories")
         cache = Cache(config.state_dir)
     except OSError as fault:
         raise Invalid(f"cannot use {fault.filename or config.state_dir}: {fault.strerror}; see --state-dir") from None

@@ -368,6 +368,8 @@ class Cache:
 
     def _make_room(self, added: int) -> None:
         if self._limit is None:
+            # Whoever has a limit has to count anew.
+            self._used.unlink(missing_ok=True)
             return
         try:
             with self._upkeep:
@@ -400,13 +402,13 @@ class Cache:
                 spared += kept.size
         return used
 
-    def tidy(self) -> None:
+    def tidy(self, *, count_anew: bool = False) -> None:
         """Bring what is here below the limit: it may be smaller than before, or a file was spared that can go now."""
         if self._limit is None:
             return
         try:
             with self._upkeep:
-                used = self._read_used()
+                used = None if count_anew else self._read_used()
                 if used is None or used > self._limit:
                     self._used.write_text(str(self._evict(self._limit)), encoding="ascii")
         except OSError as fault:

@@ -47,7 +47,7 @@ def blaming(trail: Trail) -> Iterator[None]:
     except UpstreamFailed as failure:
         raise UpstreamFailed(f"{trail} {failure}", retry_after=failure.retry_after) from failure
     except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
-        kind = UpstreamDown if trail.is_home and _is_down(error) else UpstreamFailed
+        kind = UpstreamDown if _is_down(error) else UpstreamFailed
         raise kind(f"{trail} {_describe(error, trail)}") from error
 
 

@@ -288,8 +288,8 @@ class FailureAnswer(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: Headers = [*self._extra, (b"cache-control", b"no-store")]
         # Upload tools show nothing else of an answer, nor do installers of a file that they may not have.
-        says_more = (scope["method"] == "POST" or self.status_code == 403) and self._message != self._title
-        reason = f"{self._title}: {self._message}" if says_more else self._title
+        says_more = scope["method"] == "POST" or self.status_code in {403, 502, 503}
+        reason = f"{self._title}: {self._message}" if says_more and self._message != self._title else self._title
         content, content_type = self._represent(scope)
         if content_type.startswith(b"text/html"):
             headers += SECURITY

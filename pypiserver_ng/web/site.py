@@ -98,7 +98,9 @@ class Home:
             "may_list": may_list,
             "recent": [_hit(found) for found in await site.index.recent(_RECENT)] if may_list else [],
             "uploads": site.uploads,
-            "fallback": upstreams[0].public_url if upstreams else None,
+            # Clients are redirected to the first only.
+            "fallbacks": [upstream.public_url for upstream in upstreams[: None if site.index.has_mirror else 1]],
+            "has_mirror": site.index.has_mirror,
             "reserved": list(site.index.policy.reserve),
         }
         await site.send(scope, send, await site.index.run(lambda: site.templates.render("home.html", **context)))

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import PurePosixPath
 
 from pypiserver_ng.errors import Denied, NotFound, UpstreamFailed
-from pypiserver_ng.filenames import sort_key
+from pypiserver_ng.filenames import release_key, sort_key
 from pypiserver_ng.index.explanation import Explanation, explain_judged, explain_offered, sort_files
 from pypiserver_ng.index.following import Flights
 from pypiserver_ng.index.mirror.downloads import Download, Downloads, Tail
@@ -25,7 +26,7 @@ from pypiserver_ng.index.mirror.sidecars import Sidecars
 from pypiserver_ng.index.opened import Opened, OpenFile
 from pypiserver_ng.index.pagecache import MOST_FILES, Bodies, Entry, Key, Recent
 from pypiserver_ng.index.threads import Threads
-from pypiserver_ng.model import Body, Listed, NormalizedName, OnError, Project, Status, UpstreamFile, UpstreamPage
+from pypiserver_ng.model import Body, Kind, Listed, NormalizedName, OnError, Project, Status, UpstreamFile, UpstreamPage
 from pypiserver_ng.policy import Decision, Policy, Verdict, describe_status
 from pypiserver_ng.storage import Cache, Stamp
 from pypiserver_ng.upstream import Upstream, UpstreamClient
@@ -107,13 +108,14 @@ class Mirror:
 
     async def follow(self) -> None:
         """Notice, until cancelled, what other processes and commands do to the cache."""
-        tidied = -_TIDY_SECONDS
+        await self._threads.run(partial(self._cache.tidy, count_anew=True))
+        tidied = time.monotonic()
         while True:
+            await asyncio.sleep(_FOLLOW_SECONDS)
             await self._threads.run(self._pages.follow)
             if time.monotonic() - tidied > _TIDY_SECONDS:
                 await self._threads.run(self._cache.tidy)
                 tidied = time.monotonic()
-            await asyncio.sleep(_FOLLOW_SECONDS)
 
     async def stop(self) -> None:
         await self._downloads.stop()
@@ -139,6 +141,8 @@ class Mirror:
         """The project as it is offered now; `local` is what is merged into it. Raises NotFound, UpstreamFailed."""
         source, fresh_until = await self._choose(name, decision, decision.max_age, refresh=refresh)
         if source is None and local is None:
+            if self.is_offline:
+                raise NotFound(f"{name} is not in the cache, and the server is offline: no upstream is asked")
             raise NotFound(f"no upstream has {name}")
         facts = Facts(
             local.project.serial if local else None,
@@ -190,8 +194,8 @@ class Mirror:
         record = source.kept.record if source else None
         page = record.page if record and record.page else UpstreamPage(())
         here = local.project.files if local else ()
-        hidden = {file.filename for file in here}
-        view = policy.view(name, [file for file in page.files if file.filename not in hidden], datetime.now(UTC))
+        hidden = {tell_file(file) for file in here}
+        view = policy.view(name, [file for file in page.files if tell_file(file) not in hidden], datetime.now(UTC))
         offered, withheld = view.offered, view.withheld
         if record is not None and record.refused:
             offered, spoilt = self._part(record, offered)
@@ -256,9 +260,9 @@ class Mirror:
         sha256 = None if digest == _FIRST_SEEN else digest
         if not decision.upstreams:
             raise Denied(decision.reason)
-        if local is not None and any(file.filename == filename for file in local.project.files):
-            raise Denied(f"{filename} is here as a local file, which hides that of the upstream")
         source, file = await self._find(name, decision, filename, sha256)
+        if local is not None and tell_file(file) in {tell_file(other) for other in local.project.files}:
+            raise Denied(f"{filename} is here as a local file, which hides that of the upstream")
         page = source.kept.record.page
         if page is not None and page.status is Status.QUARANTINED:
             raise Denied(
@@ -369,6 +373,13 @@ class Mirror:
             await self._pages.learn(source.upstream, file.project, partial(call_bare, filename=file.filename))
             raise NotFound(f"{file.filename} has no core metadata that could be read")
         return hashlib.sha256(content).hexdigest(), content
+
+
+def tell_file(file: Listed) -> tuple[str, ...]:
+    """What files have in common that are the same distribution in two spellings of its name."""
+    if file.kind is Kind.WHEEL:
+        return (release_key(file.version), *file.filename.lower().split("-")[2:])
+    return release_key(file.version), PurePosixPath(file.filename.lower()).suffix
 
 
 def is_mirror_path(path: str) -> bool:
