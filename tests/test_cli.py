@@ -1,10 +1,12 @@
 """The command line as people and init systems use it: real processes, exit codes, and what they read on stderr."""
 
 import json
+import os
 import re
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,6 +81,11 @@ BAD_USAGES: tuple[tuple[tuple[str, ...], str], ...] = (
     (("check-config", "/no/such/directory"), "/no/such/directory"),
     (("check-config", "--passwords", "missing"), "missing"),
     (("check-config", "--welcome", "missing"), "missing"),
+    (("check-config", "--log-file", "missing/log"), "missing/log"),
+    (("check-config", "--log-file", "file/log"), "file/log"),
+    (("check-config", "--log-file", "packages"), "it is a directory"),
+    (("check-config", "--state-dir", "file"), "--state-dir"),
+    (("check-config", "--state-dir", "file/state"), "file is not a directory"),
 )
 
 
@@ -118,6 +125,43 @@ def test_a_default_directory_that_cannot_be_made(program: Program, packages: Pat
     assert "packages" in program.refuse("--disable-fallback")
 
 
+#: Root may read everything, so it has to be somebody else; others may not be able to load modules afterwards.
+AS_SOMEBODY = """
+import os, pypiserver_ng.app
+from pypiserver_ng.cli import main
+os.geteuid() or os.setuid(65534)
+main()
+"""
+
+USERS_OF_THE_STATE = (
+    ("fetch", "--cache-only", "six", "--fallback-url", "http://127.0.0.1:9/", "--"),
+    ("update", "--fallback-url", "http://127.0.0.1:9/", "--"),
+    ("check-config",),
+    ("run", "--port", "0"),
+    ("cache", "info"),
+    ("why", "six"),
+    ("verify",),
+)
+
+
+@pytest.mark.parametrize("command", USERS_OF_THE_STATE, ids=lambda command: command[0])
+def test_a_state_that_is_closed_is_one_line(environment: dict[str, str], command: tuple[str, ...]) -> None:
+    """To whoever may not look into the directory that holds it."""
+    environment |= {"PYPISERVER_NG_STATE_DIR": "closed/state", "PYTHONPATH": str(Path(__file__).parents[1])}
+    with tempfile.TemporaryDirectory() as home:
+        Path(home).chmod(0o755)
+        (Path(home) / "packages").mkdir()
+        (Path(home) / "closed" / "state").mkdir(parents=True)
+        (Path(home) / "closed").chmod(0o700 if os.geteuid() == 0 else 0)
+        call = [sys.executable, "-c", AS_SOMEBODY, *command, "packages"]
+        done = subprocess.run(call, cwd=home, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        (Path(home) / "closed").chmod(0o700)
+    assert (done.returncode, done.stdout) == (2, ""), done
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("pypiserver-ng: error: cannot use closed/state")
+    assert "Permission denied; see --state-dir" in line
+
+
 # What says something and ends.
 
 
@@ -152,10 +196,34 @@ def test_the_help_names_every_command(program: Program) -> None:
 def test_check_config_starts_nothing(program: Program, packages: Path) -> None:
     """It only says that the configuration is valid."""
     (program.cwd / "good.toml").write_text("port = 80\nreserve = ['acme-*']\n")
-    done = program.run("check-config", "--config", "good.toml", "--overwrite", packages)
+    written = ("--state-dir", "deep/state", "--log-file", "log")
+    before = sorted(program.cwd.rglob("*"))
+    done = program.run("check-config", "--config", "good.toml", "--overwrite", *written, packages)
     assert (done.returncode, done.stderr) == (0, "")
     assert "valid" in done.stdout
-    assert list(packages.iterdir()) == []
+    assert sorted(program.cwd.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    (
+        ("missing", "missing (--osv)"),
+        ("file", "neither a directory nor a whole zip file"),
+        ("packages", "holds no OSV record"),
+    ),
+)
+def test_check_config_reads_the_records_of_malware(program: Program, path: str, message: str) -> None:
+    """As run does when it starts."""
+    cache = ("--fallback-mode", "cache", "--fallback-url", "http://127.0.0.1:9/")
+    assert message in program.refuse("check-config", *cache, "--osv", path)
+
+
+def test_check_config_without_the_default_directory(program: Program, packages: Path) -> None:
+    """Which run would make; all else is checked the same."""
+    packages.rmdir()
+    assert program.run("check-config").returncode == 0
+    assert "missing" in program.refuse("check-config", "--welcome", "missing")
+    assert not packages.exists()
 
 
 # What starts.

@@ -49,6 +49,9 @@ def main() -> NoReturn:
         _fail(fault.message + hint, EXIT_USAGE)
     except Failure as fault:
         _fail(fault.message, EXIT_FAILED)
+    except PermissionError as fault:
+        # What a command reads by itself it names by itself; the rest is the state.
+        _fail(f"cannot use {fault.filename}: {fault.strerror}; see --state-dir{hint}", EXIT_USAGE)
     sys.exit(code if isinstance(code, int) else 0)
 
 

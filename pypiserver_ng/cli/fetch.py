@@ -17,6 +17,7 @@ from pypiserver_ng.cli.bringing import (
     waiting,
     with_bringing_settings,
 )
+from pypiserver_ng.cli.options import is_directory
 from pypiserver_ng.config import Config
 from pypiserver_ng.errors import Invalid
 
@@ -82,7 +83,7 @@ def command(
 
 def _refuse_directories(requirements: Sequence[str]) -> None:
     for text in requirements:
-        if Path(text).is_dir():
+        if is_directory(Path(text)):
             raise Invalid(f"{text!r} is a directory: put -- before PACKAGE_DIR, or write '{text}>=0' for a project")
 
 

@@ -49,6 +49,11 @@ def load_config(file: str | None, flags: Mapping[str, Any]) -> Config:
 def check_paths(config: Config) -> None:
     """Whether what the configuration names can be read. Raises Invalid."""
     check_directories(config)
+    check_texts(config)
+
+
+def check_texts(config: Config) -> None:
+    """Whether the home page and the password file can be read. Raises Invalid."""
     if config.welcome is not None:
         _read_text(config.welcome, "home page")
     if config.passwords is not None:
@@ -68,14 +73,24 @@ def publisher_notices(config: Config) -> list[str]:
 def check_directories(config: Config) -> None:
     """Whether the package directories can be read. Raises Invalid."""
     for path in config.packages:
-        if path.exists() and not path.is_dir():
-            raise Invalid(f"the package directory {path} is not a directory: name one")
-        if not path.is_dir():
-            raise Invalid(f"there is no package directory (and no command) {str(path)!r}: create it or name another")
         try:
             next(path.iterdir(), None)
+        except FileNotFoundError:
+            raise Invalid(
+                f"there is no package directory (and no command) {str(path)!r}: create it or name another"
+            ) from None
+        except NotADirectoryError:
+            raise Invalid(f"the package directory {path} is not a directory: name one") from None
         except OSError as fault:
             raise Invalid(f"cannot read the package directory {path}: {fault.strerror}") from None
+
+
+def is_directory(path: Path) -> bool:
+    """Not, too, where nobody may look."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _read_text(path: Path, what: str, *, errors: str = "strict") -> None:

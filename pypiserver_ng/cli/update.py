@@ -15,6 +15,7 @@ from pypiserver_ng.cli.bringing import (
     waiting,
     with_bringing_settings,
 )
+from pypiserver_ng.cli.options import is_directory
 from pypiserver_ng.errors import Invalid
 from pypiserver_ng.logs import escape
 from pypiserver_ng.model import NormalizedName, is_project_name, normalize_name
@@ -64,7 +65,7 @@ def _sort_out(words: Sequence[str]) -> tuple[list[NormalizedName], list[str]]:
     names: list[NormalizedName] = []
     directories: list[str] = []
     for word in words:
-        if "/" in word or Path(word).is_dir():
+        if "/" in word or is_directory(Path(word)):
             directories.append(word)
         elif is_project_name(word):
             names.append(normalize_name(word))
