@@ -330,7 +330,11 @@ def test_options_without_effect_have_one_notice(start: Start) -> None:
 
 NOTICES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (OPEN, ("WARNING: uploads and deletions are open to everyone:",)),
-    (("-a", "list", "-P", "users"), ("WARNING: uploads and deletions are open to everyone, though list",)),
+    (("-a", "list", "-P", "users"), ("WARNING: uploads and deletions are open to everyone, though list needs cred",)),
+    (
+        ("-a", "list,download", "-P", "users"),
+        ("WARNING: uploads and deletions are open to everyone, though download and list need credentials",),
+    ),
     (("-a", "update,list", "-P", "users"), ()),
     (("-P", "users"), ()),
     ((), ("note: no password file, so update is refused to everyone",)),
@@ -351,6 +355,16 @@ def test_what_is_open_is_said(
     assert len(before) == len(notices)
     for line, notice in zip(before, notices, strict=True):
         assert line.startswith(notice)
+
+
+def test_entries_without_effect_are_named(start: Start, program: Program) -> None:
+    """By run and by check-config, which takes them for valid."""
+    (program.cwd / "late.toml").write_text('[[policy]]\nprojects = ["*"]\n[[policy]]\nprojects = ["acme-*"]\n')
+    warning = "WARNING: [[policy]] number 2 (acme-*) is never reached"
+    done = program.run("check-config", "--config", "late.toml")
+    assert done.returncode == 0
+    assert done.stderr.startswith(warning)
+    assert start(*LOCAL, *OPEN, "--config", "late.toml").log.splitlines()[-2].startswith(warning)
 
 
 # Logs.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from pypiserver_ng.cli.options import check_directories, check_texts, configured, is_directory, publisher_notices
+from pypiserver_ng.cli.options import check_directories, check_texts, configured, is_directory, warn_of_entries
 from pypiserver_ng.config import Config
 from pypiserver_ng.errors import Invalid
 
@@ -21,7 +21,7 @@ def _check(config: Config) -> None:
         _check_log(config.log_file)
     if config.osv is not None:
         _check_advisories(config.osv)
-    for notice in publisher_notices(config):
+    for notice in warn_of_entries(config):
         click.echo(notice, err=True)
     click.echo("the configuration is valid")
 

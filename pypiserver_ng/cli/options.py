@@ -3,6 +3,7 @@
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,13 @@ def check_texts(config: Config) -> None:
         _read_text(config.passwords, "password file (--passwords)", errors="replace")
 
 
-def publisher_notices(config: Config) -> list[str]:
-    """What of the [[publisher]] entries has no effect on uploads."""
+def warn_of_entries(config: Config) -> list[str]:
+    """What of the [[policy]] and [[publisher]] entries has no effect."""
     from pypiserver_ng.attestations import describe_useless, is_available
+    from pypiserver_ng.policy import find_useless
 
-    notices = [f"WARNING: {line}" for line in describe_useless(config.publishers)]
+    useless = [*find_useless(config.rules, datetime.now(UTC)), *describe_useless(config.publishers)]
+    notices = [f"WARNING: {line}" for line in useless]
     if config.publishers and not is_available():
         notices.append("WARNING: no attestation is verified or shown: pip install pypi-attestations, then restart")
     return notices

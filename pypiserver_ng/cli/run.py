@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pypiserver_ng.cli.options import PROGRAM, check_paths, configured, publisher_notices
+from pypiserver_ng.cli.options import PROGRAM, check_paths, configured, warn_of_entries
 from pypiserver_ng.config import Config
 from pypiserver_ng.errors import Invalid
 from pypiserver_ng.model import Action, Mode
@@ -89,7 +89,7 @@ def _serve(config: Config, application: "Application", listening: socket.socket,
 def _say_notices(config: Config) -> None:
     from pypiserver_ng.logs import announce
 
-    for notice in [*_notices(config), *publisher_notices(config)]:
+    for notice in [*_notices(config), *warn_of_entries(config)]:
         announce(notice, config.log_format)
 
 
@@ -113,7 +113,11 @@ def _notices(config: Config) -> list[str]:
     if len(config.fallback_url) > 1 and config.fallback_mode is Mode.REDIRECT:
         notices.append("note: clients are redirected to the first --fallback-url only; the others are not used")
     if Action.UPDATE not in config.authenticate:
-        who = "everyone" if not guarded else f"everyone, though {_list(guarded)} needs credentials"
+        who = (
+            "everyone"
+            if not guarded
+            else f"everyone, though {_list(guarded)} {'needs' if len(guarded) == 1 else 'need'} credentials"
+        )
         notices.append(f"WARNING: uploads and deletions are open to {who}: add update to -a to close them")
     return notices
 

@@ -6,6 +6,7 @@ is asked from upstream, unless its owner wrote down that it is merged.
 
 from pypiserver_ng.policy.advisories import NO_ADVISORIES, Advisories, Advisory, parse_record
 from pypiserver_ng.policy.decisions import Decision, Origin, Verdict, View
+from pypiserver_ng.policy.notices import find_useless
 from pypiserver_ng.policy.rules import Policy
 from pypiserver_ng.policy.wording import describe_status
 
@@ -19,5 +20,6 @@ __all__ = [
     "Verdict",
     "View",
     "describe_status",
+    "find_useless",
     "parse_record",
 ]

@@ -10,6 +10,11 @@ T = TypeVar("T")
 _SPECIAL = frozenset("*?[")
 
 
+def is_plain(glob: str) -> bool:
+    """Whether it matches itself and nothing else."""
+    return _SPECIAL.isdisjoint(glob)
+
+
 class Patterns(Generic[T]):
     """Values by patterns of normalized names, in the order in which they were given.
 
@@ -20,7 +25,7 @@ class Patterns(Generic[T]):
         self._names: dict[str, list[tuple[int, T]]] = {}
         self._globs: list[tuple[int, Callable[[str], object], T]] = []
         for number, (glob, value) in enumerate(pairs):
-            if _SPECIAL.isdisjoint(glob):
+            if is_plain(glob):
                 self._names.setdefault(glob, []).append((number, value))
             else:
                 self._globs.append((number, re.compile(fnmatch.translate(glob)).match, value))
