@@ -239,13 +239,13 @@ def test_a_requirements_file(fetch: Fetch, packages: Path, tmp_path: Path) -> No
     (tmp_path / "more" / "limits.txt").write_text("low-lib<9\n")
     (tmp_path / "requirements.txt").write_text(
         "# comment\n--extra-index-url https://u:secret@other.example/simple/\n-r more/base.txt\n-e .\n"
-        "git-lib @ git+https://u:secret@other.example/x.git\nmid-lib==1.0\n"
+        "git-lib @ git+https://u:secret@other.example/x.git\nmid-lib==1.0\nfl@sk\n"
     )
     done = fetch("-r", "requirements.txt")
     assert done.returncode == 0, done
     assert list_files(packages) == names(MID, LOW)
     left_out = [line for line in done.stderr.splitlines() if line.startswith("left out")]
-    assert [line.split()[2] for line in left_out] == ["--extra-index-url:", "-e", "git-lib"]
+    assert [line.split()[2] for line in left_out] == ["--extra-index-url:", "-e", "git-lib", "fl@sk:"]
     assert "secret" not in done.stderr
 
 
@@ -279,6 +279,7 @@ def test_requirements_that_are_refused(tmp_path: Path, case: str) -> None:
 BAD_USAGE = {
     "nothing": ((), "nothing to fetch"),
     "a directory": (("packages",), "put -- before PACKAGE_DIR"),
+    "an address": (("fl@sk",), "not a project of an index"),
     "a URL": (("https://mirror.example/demo-1.0.tar.gz",), "not a project"),
     "a file": (("-r", "nowhere.txt"), "cannot read"),
     "another lock": (("-r", "poetry.lock"), "export it"),
@@ -445,6 +446,39 @@ def test_markers_of_a_pylock(case: str) -> None:
     assert left_out == ("local: it comes from a directory, not from an index",)
 
 
+def lock_in_forks(*forks: tuple[str, Distribution]) -> str:
+    """Several versions of one package, each with its markers."""
+    packages = [(markers, lock_with_uv("x", one).partition("[[package]]\n")[2]) for markers, one in forks]
+    return "version = 1\n" + "".join(
+        f"[[package]]\nresolution-markers = {markers}\n{rest}" for markers, rest in packages
+    )
+
+
+OLD = build_wheel("low-lib", "1.0")
+FORKS: dict[str, tuple[tuple[str, str], tuple[str, ...], tuple[Distribution, ...]]] = {
+    "older": (("python_full_version < '3.12'", "python_full_version >= '3.12'"), ("3.11",), (OLD,)),
+    "newer": (("python_full_version < '3.12'", "python_full_version >= '3.12'"), ("3.12",), (LOW,)),
+    "both": (("python_full_version < '3.12'", "python_full_version >= '3.12'"), ("3.11", "3.12"), (OLD, LOW)),
+    "anything": (("python_full_version < '3.12'", "python_full_version >= '3.12'"), (), (OLD, LOW)),
+    "half unknown": (
+        ("python_full_version < '3.12' and sys_platform == 'win32'", "python_full_version >= '3.12'"),
+        ("3.12",),
+        (LOW,),
+    ),
+    "unknown": (("sys_platform == 'win32'", "sys_platform != 'win32'"), ("3.12",), (OLD, LOW)),
+    "an extra": (("extra == 'extra-4-demo-cpu' and sys_platform == 'win32'", "extra != 'x'"), ("win32",), (OLD, LOW)),
+    "one of two": (("sys_platform == 'darwin'\", \"sys_platform == 'win32'", "os_name != 'nt'"), ("win32",), (OLD,)),
+}
+
+
+@pytest.mark.parametrize("case", FORKS)
+def test_forks_of_a_lock_of_uv(case: str) -> None:
+    """The version that is for the target; what it does not decide is brought."""
+    markers, targets, expected = FORKS[case]
+    text = lock_in_forks(*((f'["{one}"]', file) for one, file in zip(markers, (OLD, LOW), strict=True)))
+    assert select("uv.lock", text, *targets) == (names(*expected), ())
+
+
 NO_LOCKS = {
     "requirements": ("requirements.txt", b"demo==1.0\n", None),
     "names": ("constraints.in", b"# nothing\n", None),
@@ -453,6 +487,7 @@ NO_LOCKS = {
     "a later one": ("pylock.toml", b'lock-version = "2.0"\ncreated-by = "x"\npackages = []\n', "cannot be read|can be"),
     "something else": ("pyproject.toml", b'[project]\nname = "x"\n', "neither"),
     "no name": ("uv.lock", b"version = 1\n[[package]]\n", "has no name"),
+    "no marker": ("uv.lock", lock_in_forks(('["x y"]', LOW)).encode(), "low-lib 1.5 has a marker that is none"),
 }
 
 

@@ -3,6 +3,7 @@
 A URL in a lock file says nothing here: what counts is the project, the filename and the hash.
 """
 
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from packaging.markers import Marker, UndefinedEnvironmentName, default_environment
+from packaging.markers import InvalidMarker, Marker
 from packaging.pylock import Package, Pylock, PylockValidationError, is_valid_pylock_path
+from packaging.specifiers import SpecifierSet
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from pypiserver_ng.errors import Invalid
@@ -20,6 +22,9 @@ from pypiserver_ng.index.targets import Target
 from pypiserver_ng.model import NormalizedName, is_project_name, normalize_name
 
 _OTHER_LOCKS = {"poetry.lock", "pdm.lock", "pipfile.lock"}
+#: One comparison of a marker, in the form that its text has.
+_COMPARISON = re.compile(r"""(\w+|"[^"]*"|'[^']*') (<=|>=|<|>|!=|===?|~=|not in|in) (\w+|"[^"]*"|'[^']*')""")
+_ALWAYS = 'python_version != "0"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +77,16 @@ class _Locked:
     sdist: Wanted | None = None
     #: Where it comes from, if that is no index.
     elsewhere: str | None = None
-    package: Package | None = None
+    requires: SpecifierSet | None = None
+    #: One of them must hold, where there are any.
+    markers: tuple[Marker, ...] = ()
     #: Of the whole lock file: what markers may ask for.
     choices: Mapping[str, Any] = field(default_factory=dict)
 
     def fits(self, target: Target) -> bool:
-        if self.package is None:
-            return True
-        requires = self.package.requires_python
-        if requires is not None and target.python is not None and not requires.contains(target.python):
+        if self.requires is not None and target.python is not None and not self.requires.contains(target.python):
             return False
-        return self.package.marker is None or _holds(self.package.marker, target, self.choices)
+        return not self.markers or any(_holds(marker, target, self.choices) for marker in self.markers)
 
 
 def _select(packages: Iterable[_Locked], targets: Sequence[Target]) -> Selection:
@@ -105,15 +109,17 @@ def _select(packages: Iterable[_Locked], targets: Sequence[Target]) -> Selection
 
 
 def _holds(marker: Marker, target: Target, choices: Mapping[str, Any]) -> bool:
-    """Where the target does not say enough to know, it does."""
-    known = target.environment()
-    names = {name for name in default_environment() if name in str(marker)}
-    if not names <= known.keys():
-        return True
-    try:
-        return marker.evaluate({**known, **choices}, context="lock_file")
-    except UndefinedEnvironmentName:
-        return True
+    """Where the target does not say enough to know, it does.
+
+    Markers have no "not", so a comparison that nobody can decide is one that holds.
+    """
+    known = {**target.environment(), **choices}
+
+    def settle(comparison: re.Match[str]) -> str:
+        names = [side for side in comparison.group(1, 3) if side[0] not in "\"'"]
+        return comparison[0] if all(name in known for name in names) else _ALWAYS
+
+    return Marker(_COMPARISON.sub(settle, str(marker))).evaluate(known, context="lock_file")
 
 
 # pylock.toml
@@ -139,7 +145,10 @@ def _read_package(package: Package, choices: Mapping[str, Any]) -> _Locked:
         return _Locked(title, elsewhere=elsewhere)
     wheels = [_want(name, wheel.filename, wheel.hashes) for wheel in package.wheels or ()]
     sdist = _want(name, package.sdist.filename, package.sdist.hashes) if package.sdist else None
-    return _Locked(title, tuple(filter(None, wheels)), sdist, package=package, choices=choices)
+    markers = (package.marker,) if package.marker else ()
+    return _Locked(
+        title, tuple(filter(None, wheels)), sdist, requires=package.requires_python, markers=markers, choices=choices
+    )
 
 
 # uv.lock
@@ -156,7 +165,16 @@ def _read_uv(filename: str, entry: Any) -> _Locked:
         return _Locked(title, elsewhere=f"{kind} {source[kind]!r}" if isinstance(source, dict) and source else kind)
     wheels = [found for wheel in _list(entry, "wheels") if (found := _read_uv_file(name, wheel))]
     sdist = _read_uv_file(name, entry["sdist"]) if "sdist" in entry else None
-    return _Locked(title, tuple(wheels), sdist)
+    return _Locked(title, tuple(wheels), sdist, markers=tuple(_read_markers(filename, title, entry)))
+
+
+def _read_markers(filename: str, title: str, entry: Mapping[str, Any]) -> Iterator[Marker]:
+    """Where a package is locked in several versions: what each is for."""
+    for text in _list(entry, "resolution-markers"):
+        try:
+            yield Marker(str(text))
+        except InvalidMarker:
+            raise Invalid(f"{filename} is not a uv.lock that can be read: {title} has a marker that is none") from None
 
 
 def _list(entry: Mapping[str, Any], key: str) -> Iterator[Any]:

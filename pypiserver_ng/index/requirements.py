@@ -40,12 +40,14 @@ class Requirements:
 
 def check_requirement(text: str) -> str:
     """A requirement as somebody typed it. Raises Invalid."""
-    if _leads_elsewhere(text):
-        raise Invalid(f"{text[:100]!a} is not a project of an index: name projects, such as 'demo>=1'")
     try:
-        return str(Requirement(text))
+        requirement = None if _leads_elsewhere(text) else Requirement(text)
     except InvalidRequirement:
         raise Invalid(f"{text[:100]!a} is not a requirement: write it like 'demo>=1,<2' or 'demo[extra]'") from None
+    # "fl@sk" is the project "fl" from the address "sk".
+    if requirement is None or requirement.url is not None:
+        raise Invalid(f"{text[:100]!a} is not a project of an index: name projects, such as 'demo>=1'")
+    return str(requirement)
 
 
 def read_requirements(path: Path) -> Requirements:
@@ -86,9 +88,12 @@ def _add(line: str, found: Requirements, *, is_constraint: bool) -> None:
         found.left_out.append(f"{_without_credentials(bare)}: not of an index")
         return
     try:
-        Requirement(bare)
+        requirement = Requirement(bare)
     except InvalidRequirement as fault:
         raise Invalid(f"{bare[:100]!a} is not a requirement: {str(fault).splitlines()[0]}") from None
+    if requirement.url is not None:
+        found.left_out.append(f"{bare}: not of an index")
+        return
     (found.constraints if is_constraint else found.lines).append(line)
 
 
