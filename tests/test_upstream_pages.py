@@ -385,7 +385,7 @@ def test_a_page_with_files_may_hold_a_form() -> None:
         ('{"files": [' + "1," * MOST_FILES + "1]}", JSON, "more than"),
         ("<a href=x-1.0.zip>" * (MOST_FILES + 1), "text/html", "more than"),
         ("[]", JSON, "neither"),
-        ("", JSON, "neither"),
+        ("", JSON, "empty"),
         (f"<a href={WHEEL}>", "text/plain", "neither"),
         ("<!--" + "x" * 300_000, "text/html", "longer than"),
         ("<a " + "x " * 300_000 + f"href={WHEEL}>", "text/html", "longer than"),

@@ -54,6 +54,8 @@ _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
+_REDIRECTED = "clients are redirected to it: what it has is not looked at here (that takes --fallback-mode cache)"
+
 
 class Index:
     """One running server's index. `start` before the first question, `stop` after the last."""
@@ -221,20 +223,21 @@ class Index:
     async def explain(self, name: NormalizedName) -> Explanation:
         """Which rule decides about the project, what is hidden of it, and until when. Raises Unavailable."""
         decision = await self.decide(name)
-        if decision.origin is Origin.LOCAL or not decision.upstreams or self._mirror is None:
+        if decision.origin is Origin.LOCAL or not decision.upstreams:
             here = (await self._entry(name)).project.files if decision.origin is Origin.LOCAL else ()
             files = explain_offered(here, decision)
             if self._mirror is not None:
                 files += explain_shadowed(await self._mirror.remembered(name), decision)
             return Explanation(name, decision, None, sort_files(files))
         if decision.mode is Mode.REDIRECT:
-            return Explanation(name, decision, decision.upstreams[0], ())
+            return Explanation(name, decision, decision.upstreams[0], (), _REDIRECTED)
+        assert self._mirror is not None
         local = await self._entry(name) if decision.origin is Origin.MERGED else None
         try:
             shelf = await self._mirror.shelf(name, decision, self.policy, local)
         except (NotFound, UpstreamFailed) as fault:
             return Explanation(name, decision, None, (), fault.message)
-        return self._mirror.explain(shelf, decision, self.policy)
+        return await self._mirror.explain(shelf, decision, self.policy)
 
     async def counts(self) -> tuple[int, int]:
         """Projects and files that are here."""
@@ -265,12 +268,13 @@ class Index:
             return None
 
         async def read() -> bytes | None:
-            try:
-                return (await self.metadata_file(file.path))[1]
-            except (NotFound, Denied, UpstreamFailed):
-                return None
+            return (await self.metadata_file(file.path))[1]
 
-        return await self._core.parse(file.path, read)
+        try:
+            return await self._core.parse(file.path, read)
+        except (NotFound, Denied, Unavailable, UpstreamFailed):
+            # Not remembered: it may be had in a moment.
+            return None
 
     # Files
 
@@ -316,6 +320,8 @@ class Index:
             raise NotFound("there is no such file here")
         decision = await self.decide(parsed.name)
         assert self._mirror is not None
+        if decision.origin is Origin.UPSTREAM and decision.mode is Mode.REDIRECT:
+            raise NotFound(f"files of {parsed.name} are not fetched here: clients are redirected to its upstream")
         local = await self._entry(parsed.name) if decision.origin is Origin.MERGED else None
         return await self._mirror.locate(path, parsed.name, decision, self.policy, local)
 

@@ -37,8 +37,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Progress(Protocol):
-    def expect(self, files: int, size: int) -> None:
-        """So many files are coming, of so many bytes as far as that is known."""
+    def expect(self, files: int, size: int, unknown: int) -> None:
+        """So many files are coming, of so many bytes without those whose size is unknown."""
 
     def advance(self, size: int) -> None: ...
 
@@ -94,7 +94,8 @@ class Bringer:
         """Every file for itself: what cannot be had costs itself only."""
         found = await run_each(wanted, _MOST_PAGES, self._locate)
         todo = [item for item in found if isinstance(item, _Located)]
-        progress.expect(len(todo), sum(item.file.size or 0 for item in todo))
+        sizes = [item.file.size for item in todo]
+        progress.expect(len(todo), sum(size or 0 for size in sizes), sizes.count(None))
 
         async def fetch(item: _Located) -> Outcome:
             outcome = await self._fetch(item, progress, cache_only=cache_only)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from packaging import tags
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 from pypiserver_ng.errors import Invalid
@@ -85,6 +86,20 @@ class Target:
 def combine_targets(pythons: Sequence[str], platforms: Sequence[str]) -> list[Target]:
     """Each Python on each platform; one target that names nothing where neither is given. Raises Invalid."""
     return [Target.parse(*pair) for pair in itertools.product(pythons or (None,), platforms or (None,))]
+
+
+def choose_fitting(filenames: Sequence[str], target: Target) -> list[str]:
+    """Those of one release's files that are for the target: its wheels, or what else there is where none fits."""
+    wheels = [name for name in filenames if name.endswith(".whl")]
+    fitting = [name for name in wheels if _fits_wheel(name, target)]
+    return fitting or [name for name in filenames if name not in wheels]
+
+
+def _fits_wheel(filename: str, target: Target) -> bool:
+    try:
+        return target.fits(parse_wheel_filename(filename)[3])
+    except InvalidWheelFilename:
+        return False
 
 
 def _parse_python(text: str) -> Version:

@@ -82,12 +82,10 @@ class Policy:
 
     def view(self, name: NormalizedName, files: Iterable[UpstreamFile], now: datetime) -> View:
         """The project's files as they are offered at this moment."""
-        judge = self._judge_of(name)
         offered: list[UpstreamFile] = []
         withheld: list[tuple[UpstreamFile, Verdict]] = []
         until: datetime | None = None
-        for file in files:
-            verdict = judge.judge(file, now)
+        for file, verdict in self.judge_all(name, files, now):
             if verdict.is_offered:
                 offered.append(file)
             else:
@@ -95,6 +93,13 @@ class Policy:
             if verdict.until is not None and (until is None or verdict.until < until):
                 until = verdict.until
         return View(tuple(offered), tuple(withheld), until)
+
+    def judge_all(
+        self, name: NormalizedName, files: Iterable[UpstreamFile], now: datetime
+    ) -> list[tuple[UpstreamFile, Verdict]]:
+        """Every file of a project with its verdict at this moment, in their order."""
+        judge = self._judge_of(name)
+        return [(file, judge.judge(file, now)) for file in files]
 
     def _judge_of(self, name: NormalizedName) -> Judge:
         return Judge(name, self._ruling_of(name), self.advisories)

@@ -6,7 +6,7 @@ the files themselves, which a process that dies gives up.
 
     cache/pages/<upstream>/<project>        its modification time says when the upstream last confirmed it
     cache/files/<ab>/<sha256>/<filename>    its access time says when it was last asked for
-    cache/files/<ab>/<sha256>/<digest>.metadata    its core metadata, named after their own sha256
+    cache/files/<ab>/<key>/<digest>.metadata    core metadata of a file, named after their own sha256
     cache/partial/<key>                     what is being fetched, locked by who fetches it
     cache/changed                           its modification time says when a page was changed or something removed
 """
@@ -77,10 +77,15 @@ class Partial:
 
     def is_over(self) -> bool:
         """Whether another process, who fetched it, is done with it or gone."""
-        try:
-            fcntl.flock(self.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+        return _lock(self.fd, fcntl.LOCK_SH)
+
+    def has_moved(self) -> bool:
+        """Whether who fetched it gave it another name."""
+        status = os.fstat(self.fd)
+        if not status.st_nlink:
             return False
+        with contextlib.suppress(OSError):
+            return self.path.stat().st_ino != status.st_ino
         return True
 
     def give_up(self) -> None:
@@ -175,12 +180,11 @@ class Cache:
                 count += 1
         return count
 
-    def pages(self) -> Iterator[tuple[str, NormalizedName, bytes]]:
-        """Every page, as (upstream, project, content)."""
+    def pages(self, name: NormalizedName) -> Iterator[tuple[str, bytes]]:
+        """What every upstream says of a project, as (upstream, content)."""
         for directory in _list(self._pages):
-            for path in _list(directory):
-                if found := self.read_page(directory.name, NormalizedName(path.name)):
-                    yield directory.name, NormalizedName(path.name), found[0]
+            if found := self.read_page(directory.name, name):
+                yield directory.name, found[0]
 
     def _page_path(self, upstream: str, name: NormalizedName) -> Path:
         return self._pages / upstream / name
@@ -203,15 +207,16 @@ class Cache:
     def open_file(self, sha256: str, filename: str, size: int | None = None) -> int | None:
         """A descriptor, or None where it is not here. The file is not evicted while that is open.
 
-        One that has another size than it should was spoilt by the disk or by somebody: it is as good as not here.
+        Where it has another size than it should, either the page that says so lies, or the disk spoilt the file:
+        then it is as good as not here.
         """
         path = self._file_path(sha256, filename)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
             return None
-        if size is not None and os.fstat(fd).st_size != size:
-            _log.warning("%s has not its size any more: it is removed from the cache", filename)
+        if size is not None and os.fstat(fd).st_size != size and not _has_hash(fd, sha256):
+            _log.warning("%s has not its bytes any more: it is removed from the cache", filename)
             self._remove_if_same(path, fd)
             os.close(fd)
             return None
@@ -242,17 +247,15 @@ class Cache:
                 except FileNotFoundError:
                     continue
                 is_new = False
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not is_new:
-                    return Partial(path, fd, is_ours=False)
-                # Somebody takes it for left over, before it could be locked.
-            else:
-                if is_new and os.fstat(fd).st_nlink:
+            if is_new:
+                # Somebody may have taken it for left over, before it could be locked.
+                if _lock(fd, fcntl.LOCK_EX) and os.fstat(fd).st_nlink:
                     return Partial(path, fd, is_ours=True)
-                if not is_new:
-                    self._remove_if_same(path, fd)
+            elif not _lock(fd, fcntl.LOCK_SH):
+                return Partial(path, fd, is_ours=False)
+            else:
+                # Who fetched it is gone; others may still read from it.
+                self._remove_if_same(path, fd)
             os.close(fd)
 
     def publish(self, partial: Partial, sha256: str, filename: str) -> None:
@@ -266,9 +269,13 @@ class Cache:
         _use(partial.fd)
         self._make_room(os.fstat(partial.fd).st_size)
 
-    def read_metadata(self, sha256: str) -> bytes | None:
-        """The core metadata kept of the file with this hash; what the disk spoilt is as good as not here."""
-        for path in _list(self._file_path(sha256, "")):
+    def read_metadata(self, key: str, digest: str | None) -> bytes | None:
+        """The core metadata kept under `key`, those with this sha256 if one is given.
+
+        What the disk spoilt is as good as not here.
+        """
+        directory = self._file_path(key, "")
+        for path in [directory / f"{digest}{_METADATA}"] if digest else _list(directory):
             if not path.name.endswith(_METADATA):
                 continue
             with contextlib.suppress(OSError), path.open("rb") as file:
@@ -278,9 +285,9 @@ class Cache:
                     return content
         return None
 
-    def write_metadata(self, sha256: str, content: bytes) -> None:
+    def write_metadata(self, key: str, content: bytes) -> None:
         """Raises OSError."""
-        target = self._file_path(sha256, _name_metadata(content))
+        target = self._file_path(key, _name_metadata(content))
         target.parent.mkdir(parents=True, exist_ok=True)
         self._write(target, content)
         self._make_room(len(content))
@@ -420,6 +427,19 @@ def _list(directory: Path) -> list[Path]:
         return list(directory.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _has_hash(fd: int, sha256: str) -> bool:
+    with open(os.dup(fd), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+
+
+def _lock(fd: int, operation: int) -> bool:
+    try:
+        fcntl.flock(fd, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _name_metadata(content: bytes) -> str:

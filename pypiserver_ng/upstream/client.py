@@ -110,7 +110,7 @@ class UpstreamClient:
             headers["If-None-Match"] = etag
         if last_modified and _DATE.match(last_modified):
             headers["If-Modified-Since"] = last_modified
-        with blaming(trail), suppress(NotFound):
+        with blaming(trail):
             try:
                 async with asyncio.timeout(self._timeouts.page) as whole:
                     return await self._fetch_page(trail, headers)
@@ -118,7 +118,11 @@ class UpstreamClient:
                 if whole.expired():
                     trail.waiting = f"needs more than {self._timeouts.page:g} s for a page"
                 raise
-        return None
+            except NotFound:
+                if not trail.is_home:
+                    # The login page of somebody else, say, knows nothing of the project.
+                    raise UpstreamFailed("does not have what we were sent to it for") from None
+                return None
 
     @asynccontextmanager
     async def open(

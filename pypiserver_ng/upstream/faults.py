@@ -27,6 +27,8 @@ class Trail:
     url: str
     #: What it means when the time is up.
     waiting: str = "did not answer in time"
+    #: Whether the last request found a connection.
+    is_connected: bool = False
     #: Whether the last request had credentials with it.
     authorized: bool = False
 
@@ -47,13 +49,10 @@ def blaming(trail: Trail) -> Iterator[None]:
     except UpstreamFailed as failure:
         raise UpstreamFailed(f"{trail} {failure}", retry_after=failure.retry_after) from failure
     except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
-        kind = UpstreamDown if _is_down(error) else UpstreamFailed
+        # A page that takes too long says nothing of the next one.
+        is_down = isinstance(error, TimeoutError | aiohttp.ClientConnectorError) and not trail.is_connected
+        kind = UpstreamDown if is_down else UpstreamFailed
         raise kind(f"{trail} {_describe(error, trail)}") from error
-
-
-def _is_down(error: Exception) -> bool:
-    """Whether the host cannot be reached or says nothing, whatever it is asked."""
-    return isinstance(error, TimeoutError | aiohttp.ClientConnectorError)
 
 
 def check_status(status: int, retry_after: int | None, trail: Trail) -> None:

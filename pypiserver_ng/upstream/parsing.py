@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from pypiserver_ng.errors import UpstreamFailed
-from pypiserver_ng.model import NormalizedName, UpstreamPage
+from pypiserver_ng.model import NormalizedName, UpstreamPage, normalize_name
 from pypiserver_ng.upstream.addresses import public_host
 from pypiserver_ng.upstream.entries import Collector, Entry
 from pypiserver_ng.upstream.links import read_links
@@ -44,6 +44,7 @@ class _Page(msgspec.Struct, rename="kebab"):
     # Raw, so that each file is decoded by itself: a bad one costs itself, and other threads get their turn.
     files: list[msgspec.Raw]
     meta: msgspec.Raw = msgspec.Raw(b"null")
+    name: msgspec.Raw = msgspec.Raw(b"null")
     project_status: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -59,6 +60,8 @@ def parse_page(raw: RawPage, name: NormalizedName) -> UpstreamPage:
     content = raw.content.removeprefix(_BOM)
     media_type = raw.content_type.partition(";")[0].strip().lower()
     try:
+        if not content.strip():
+            raise UpstreamFailed("it is empty")
         # Some send JSON as text, so the body decides.
         if _OBJECT.match(content):
             return _parse_json(content, name, raw.url)
@@ -81,6 +84,9 @@ def _parse_json(content: bytes, name: NormalizedName, url: str) -> UpstreamPage:
     if len(page.files) > MOST_FILES:
         raise UpstreamFailed(f"it lists more than {MOST_FILES} files")
     _check_version(_decode_fact(page.meta))
+    named = _decode_fact(page.name)
+    if isinstance(named, str) and normalize_name(named) != name:
+        raise UpstreamFailed("it is the page of another project")
     collector = Collector(name, url)
     for item in page.files:
         try:

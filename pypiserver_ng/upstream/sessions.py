@@ -30,13 +30,13 @@ class Timeouts:
     #: Between two pieces of a file.
     idle: float = 30
     #: For a connection, where a host has as many as it may have.
-    queue: float = 60
+    queue: float = 15
 
 
 class Purpose(Enum):
     """Pages do not wait for files. The value is how many connections one host may have."""
 
-    PAGES = 8
+    PAGES = 12
     FILES = 16
 
 
@@ -47,12 +47,16 @@ class Deadline:
         self._timer = timer
         self._timeouts = timeouts
         self._trail = trail
+        # Our own crowd is not the upstream's fault.
+        trail.is_connected = True
         trail.waiting = f"has no connection left for us after {timeouts.queue:g} s"
 
     def connect(self) -> None:
+        self._trail.is_connected = False
         self._begin(self._timeouts.connect, "cannot be reached: no connection within")
 
     def ask(self) -> None:
+        self._trail.is_connected = True
         self._begin(self._timeouts.head, "did not begin to answer within")
 
     def _begin(self, seconds: float, waiting: str) -> None:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from pypiserver_ng.errors import Denied, NotFound, UpstreamFailed
-from pypiserver_ng.filenames import release_key, sort_key
+from pypiserver_ng.filenames import parse_found, release_key, sort_key
 from pypiserver_ng.index.explanation import Explanation, explain_judged, explain_offered, sort_files
 from pypiserver_ng.index.following import Flights
 from pypiserver_ng.index.mirror.downloads import Download, Downloads, Tail
@@ -26,7 +26,18 @@ from pypiserver_ng.index.mirror.sidecars import Sidecars
 from pypiserver_ng.index.opened import Opened, OpenFile
 from pypiserver_ng.index.pagecache import MOST_FILES, Bodies, Entry, Key, Recent
 from pypiserver_ng.index.threads import Threads
-from pypiserver_ng.model import Body, Kind, Listed, NormalizedName, OnError, Project, Status, UpstreamFile, UpstreamPage
+from pypiserver_ng.model import (
+    Body,
+    Kind,
+    Listed,
+    NormalizedName,
+    OnError,
+    ParsedFilename,
+    Project,
+    Status,
+    UpstreamFile,
+    UpstreamPage,
+)
 from pypiserver_ng.policy import Decision, Policy, Verdict, describe_status
 from pypiserver_ng.storage import Cache, Stamp
 from pypiserver_ng.upstream import Upstream, UpstreamClient
@@ -194,7 +205,7 @@ class Mirror:
         record = source.kept.record if source else None
         page = record.page if record and record.page else UpstreamPage(())
         here = local.project.files if local else ()
-        hidden = {tell_file(file) for file in here}
+        hidden = tell_files(local)
         view = policy.view(name, [file for file in page.files if tell_file(file) not in hidden], datetime.now(UTC))
         offered, withheld = view.offered, view.withheld
         if record is not None and record.refused:
@@ -230,11 +241,15 @@ class Mirror:
         digest = record.digest_of(file)
         return digest is not None and self._cache.has_file(digest, file.filename)
 
-    def explain(self, shelf: Shelf, decision: Decision, policy: Policy) -> Explanation:
+    async def explain(self, shelf: Shelf, decision: Decision, policy: Policy) -> Explanation:
         """What became of every file of a project."""
-        now = datetime.now(UTC)
+        return await self._pages.threads.run(self._explain, shelf, decision, policy)
+
+    @staticmethod
+    def _explain(shelf: Shelf, decision: Decision, policy: Policy) -> Explanation:
         here = [file for file in shelf.project.files if not isinstance(file, UpstreamFile)]
-        judged = [(file, policy.judge(file, now)) for file in shelf.project.files if isinstance(file, UpstreamFile)]
+        offered = [file for file in shelf.project.files if isinstance(file, UpstreamFile)]
+        judged = policy.judge_all(shelf.project.name, offered, datetime.now(UTC))
         files = [*explain_offered(here, decision), *explain_judged(judged), *explain_judged(shelf.withheld)]
         project = shelf.project
         status = describe_status(project.name, project.status, project.status_reason)
@@ -261,7 +276,7 @@ class Mirror:
         if not decision.upstreams:
             raise Denied(decision.reason)
         source, file = await self._find(name, decision, filename, sha256)
-        if local is not None and tell_file(file) in {tell_file(other) for other in local.project.files}:
+        if tell_file(file) in tell_files(local):
             raise Denied(f"{filename} is here as a local file, which hides that of the upstream")
         page = source.kept.record.page
         if page is not None and page.status is Status.QUARANTINED:
@@ -315,7 +330,7 @@ class Mirror:
         record = source.kept.record
         modified = int(file.upload_time.timestamp()) if file.upload_time else None
         if digest := record.digest_of(file):
-            fd = await self._threads.run(self._cache.open_file, digest, file.filename, file.size)
+            fd = await self._find_whole(source, file)
             if fd is not None:
                 return OpenFile(file, fd, self._threads, sha256=digest, modified=modified)
         if self.is_offline:
@@ -328,29 +343,23 @@ class Mirror:
 
     def fetch(self, source: Source, file: UpstreamFile) -> Download:
         """Bring the file here, once for all who ask."""
-
-        async def judge(sha256: str | None) -> str | None:
-            if file.sha256 is not None:
-                return file.sha256
-            if sha256 is None:
-                kept = await self._pages.peek(source.upstream, file.project)
-                return kept.record.digest_of(file) if kept else None
-            see = partial(see_first, filename=file.filename, sha256=sha256)
-            record = await self._pages.learn(source.upstream, file.project, see)
-            return record.digest_of(file) if record else None
-
-        return self._downloads.join(source.upstream, file, judge)
+        return self._downloads.join(source.upstream, file, _Pinned(self._pages, source.upstream, file))
 
     async def drop(self, file: UpstreamFile, since: float) -> None:
         """Remove its bytes if they came to the cache since then, and nobody gets them just now."""
         if file.sha256 is not None:
             await self._threads.run(self._cache.drop, file.sha256, file.filename, since)
 
+    async def _find_whole(self, source: Source, file: UpstreamFile) -> int | None:
+        """A descriptor of the file's bytes, if they are here."""
+        digest = source.kept.record.digest_of(file)
+        if digest is None:
+            return None
+        return await self._threads.run(self._cache.open_file, digest, file.filename, file.size)
+
     async def _bring(self, source: Source, file: UpstreamFile) -> int:
         """A descriptor of the file's bytes, all of which are here then. Raises NotFound, UpstreamFailed, NoSpace."""
-        digest = source.kept.record.digest_of(file)
-        fd = await self._threads.run(self._cache.open_file, digest, file.filename, file.size) if digest else None
-        if fd is not None:
+        if (fd := await self._find_whole(source, file)) is not None:
             return fd
         if self.is_offline:
             raise NotFound(f"{file.filename} is not in the cache, and the server is offline")
@@ -364,10 +373,10 @@ class Mirror:
 
     async def metadata(self, source: Source, file: UpstreamFile) -> tuple[str, bytes]:
         """The sha256 and the bytes of a wheel's core metadata. Raises NotFound, UpstreamFailed."""
-        bring = partial(self._bring, source, file)
+        find_whole, bring = partial(self._find_whole, source, file), partial(self._bring, source, file)
         content = await self._flights.join(
             ("metadata", source.upstream.key, file.filename, file.sha256),
-            lambda: self._sidecars.find(source.upstream, file, bring, offline=self.is_offline),
+            lambda: self._sidecars.find(source.upstream, file, find_whole, bring, offline=self.is_offline),
         )
         if content is None:
             await self._pages.learn(source.upstream, file.project, partial(call_bare, filename=file.filename))
@@ -375,11 +384,41 @@ class Mirror:
         return hashlib.sha256(content).hexdigest(), content
 
 
-def tell_file(file: Listed) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class _Pinned:
+    """What an upstream file's bytes must be: what its page says, or what was first seen under its name."""
+
+    pages: Pages
+    upstream: Upstream
+    file: UpstreamFile
+
+    async def known(self) -> str | None:
+        if self.file.sha256 is not None:
+            return self.file.sha256
+        kept = await self.pages.peek(self.upstream, self.file.project)
+        return kept.record.digest_of(self.file) if kept else None
+
+    async def settle(self, sha256: str) -> str:
+        if self.file.sha256 is not None:
+            return self.file.sha256
+        see = partial(see_first, filename=self.file.filename, sha256=sha256)
+        record = await self.pages.learn(self.upstream, self.file.project, see)
+        return (record.digest_of(self.file) if record else None) or sha256
+
+
+def tell_file(file: Listed | ParsedFilename) -> tuple[str, ...]:
     """What files have in common that are the same distribution in two spellings of its name."""
     if file.kind is Kind.WHEEL:
         return (release_key(file.version), *file.filename.lower().split("-")[2:])
     return release_key(file.version), PurePosixPath(file.filename.lower()).suffix
+
+
+def tell_files(local: Entry | None) -> set[tuple[str, ...]]:
+    """The same for all files of a local project, also those that are still being copied."""
+    if local is None:
+        return set()
+    unread = (parse_found(path.rpartition("/")[2]) for path in local.unread)
+    return {tell_file(file) for file in (*local.project.files, *filter(None, unread))}
 
 
 def is_mirror_path(path: str) -> bool:

@@ -10,7 +10,7 @@ import hmac
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from pypiserver_ng.errors import Failure, NotFound, UpstreamFailed
 from pypiserver_ng.index.threads import Threads
@@ -27,9 +27,15 @@ _POLL_SECONDS = 0.02
 #: Other digests that a page may give; their names in hashlib.
 _DIGESTS = {"sha512": "sha512", "sha384": "sha384", "sha224": "sha224", "md5": "md5", "blake2b_256": "blake2b"}
 
-#: The sha256 that a file's bytes must have. It is given what they have once they are complete, and None before: then
-#: the answer may be that nobody knows.
-Judge = Callable[[str | None], Awaitable[str | None]]
+
+class Expectation(Protocol):
+    """What a file's bytes must be."""
+
+    async def known(self) -> str | None:
+        """The sha256 that they must have; None where nobody knows yet."""
+
+    async def settle(self, sha256: str) -> str:
+        """The same once whole bytes with this sha256 passed every other check: those that are first hold for ever."""
 
 
 class Download:
@@ -61,7 +67,7 @@ class Download:
         """Nobody has read anything from it."""
         if self._partial is not None:
             self._partial.close()
-        self._partial, self.fd = None, -1
+        self._partial, self.fd, self.received = None, -1, 0
 
     def pulse(self) -> None:
         """Wake everybody who waits for a change."""
@@ -107,13 +113,13 @@ class Downloads:
         self._threads = threads
         self._running: dict[str, tuple[Download, asyncio.Task[None]]] = {}
 
-    def join(self, upstream: Upstream, file: UpstreamFile, judge: Judge) -> Download:
+    def join(self, upstream: Upstream, file: UpstreamFile, expectation: Expectation) -> Download:
         """The download of the file, which is under way already or begins now; held for who asks."""
-        key = name_key(file)
+        key = name_key(upstream.key, file)
         running = self._running.get(key)
         if running is None or running[0].is_over:
             download = Download(file)
-            task = asyncio.get_running_loop().create_task(self._run(key, upstream, download, judge))
+            task = asyncio.get_running_loop().create_task(self._run(key, upstream, download, expectation))
             self._running[key] = running = download, task
         running[0].hold()
         return running[0]
@@ -124,9 +130,9 @@ class Downloads:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _run(self, key: str, upstream: Upstream, download: Download, judge: Judge) -> None:
+    async def _run(self, key: str, upstream: Upstream, download: Download, expectation: Expectation) -> None:
         try:
-            sha256 = await self._fetch_or_follow(key, upstream, download, judge)
+            sha256 = await self._fetch_or_follow(key, upstream, download, expectation)
         except Failure as fault:
             if not isinstance(fault, NotFound):
                 _log.warning("%s of %s: %s", download.file.filename, upstream.name, fault.message)
@@ -145,24 +151,24 @@ class Downloads:
             if self._running.get(key, (None,))[0] is download:
                 del self._running[key]
 
-    async def _fetch_or_follow(self, key: str, upstream: Upstream, download: Download, judge: Judge) -> str:
+    async def _fetch_or_follow(self, key: str, upstream: Upstream, download: Download, expectation: Expectation) -> str:
         while True:
             partial = await self._threads.run(self._cache.begin, key)
             if partial.is_ours:
                 download.attach(partial)
                 try:
-                    if (sha256 := await self._find(download, partial, judge)) is not None:
+                    if (sha256 := await self._find(download, partial, expectation)) is not None:
                         return sha256
-                    return await self._fetch(upstream, download, partial, judge)
+                    return await self._fetch(upstream, download, partial, expectation)
                 except BaseException:
                     partial.give_up()
                     raise
-            if (sha256 := await self._follow(download, partial, judge)) is not None:
+            if (sha256 := await self._follow(download, partial)) is not None:
                 return sha256
 
-    async def _find(self, download: Download, partial: Partial, judge: Judge) -> str | None:
+    async def _find(self, download: Download, partial: Partial, expectation: Expectation) -> str | None:
         """Its sha256 where somebody was quicker and it is here already."""
-        sha256 = await judge(None)
+        sha256 = await expectation.known()
         if sha256 is None:
             return None
         fd = await self._threads.run(self._cache.open_file, sha256, download.file.filename, download.file.size)
@@ -176,7 +182,7 @@ class Downloads:
 
     # Here
 
-    async def _fetch(self, upstream: Upstream, download: Download, partial: Partial, judge: Judge) -> str:
+    async def _fetch(self, upstream: Upstream, download: Download, partial: Partial, expectation: Expectation) -> str:
         file = download.file
         writer = _Writer(partial.fd, file.other_digest if file.sha256 is None else None)
         async with self._client.open(upstream, file.url) as answer:
@@ -185,7 +191,7 @@ class Downloads:
                     f"{upstream.name} sends {answer.length} bytes for {file.filename}, not {file.size}"
                 )
             download.total = answer.length if file.size is None else file.size
-            limit = _LARGEST if download.total is None else download.total
+            limit = _LARGEST if download.total is None else min(download.total, _LARGEST)
             download.has_begun.set()
             async for chunk in answer.chunks:
                 if download.received + len(chunk) > limit:
@@ -198,14 +204,14 @@ class Downloads:
                 f"{upstream.name} sent {download.received} of {download.total} bytes of {file.filename}"
             )
         sha256 = writer.check(file.filename, upstream.name)
-        _expect(file, upstream, sha256, await judge(sha256) or sha256)
+        _expect(file, upstream, sha256, await expectation.settle(sha256))
         await self._threads.run(self._cache.publish, partial, sha256, file.filename)
         download.total = download.received
         return sha256
 
     # In another process
 
-    async def _follow(self, download: Download, partial: Partial, judge: Judge) -> str | None:
+    async def _follow(self, download: Download, partial: Partial) -> str | None:
         """Its sha256 when the other process is done; None where it failed before anybody read from it."""
         download.attach(partial)
         while True:
@@ -217,15 +223,20 @@ class Downloads:
             if is_over:
                 break
             await asyncio.sleep(_POLL_SECONDS)
-        file = download.file
-        sha256 = file.sha256 or str(await self._threads.run(_hash, partial.fd))
-        if await judge(sha256) in {sha256, None} and self._cache.is_published(partial, sha256, file.filename):
+        if (sha256 := await self._threads.run(self._find_published, download.file, partial)) is not None:
             download.total = download.received
             return sha256
         if download.has_begun.is_set():
-            raise UpstreamFailed(f"{file.filename} could not be fetched whole")
+            raise UpstreamFailed(f"{download.file.filename} could not be fetched whole")
         download.detach()
         return None
+
+    def _find_published(self, file: UpstreamFile, partial: Partial) -> str | None:
+        """The sha256 under which the other process gave it its name: only what passed its checks has one."""
+        if not partial.has_moved():
+            return None
+        sha256 = file.sha256 or _hash(partial.fd)
+        return sha256 if self._cache.is_published(partial, sha256, file.filename) else None
 
 
 class Tail:
@@ -269,7 +280,10 @@ class Tail:
             is_checked = download.sha256 is not None
             limit = download.received if is_checked else min(download.received, end or _LARGEST) - 1
             if offset < limit:
-                return await self._threads.run(os.pread, download.fd, min(count, limit - offset), offset)
+                block = await self._threads.run(os.pread, download.fd, min(count, limit - offset), offset)
+                if not block:
+                    raise UpstreamFailed(f"{self.file.filename} became shorter while it was sent")
+                return block
             if is_checked:
                 return b""
             await download.change()
@@ -327,6 +341,10 @@ def _hash(fd: int) -> str:
     return digest.hexdigest()
 
 
-def name_key(file: UpstreamFile) -> str:
-    """What tells the bytes of one upstream file from others, as a filename of 64 characters."""
-    return file.sha256 or hashlib.sha256(f"{file.filename}\0{file.url}".encode()).hexdigest()
+def name_key(upstream: str, file: UpstreamFile) -> str:
+    """What tells one upstream's file from all others, as a filename of 64 characters.
+
+    Not its sha256 alone: another upstream, or another project, may say that its file has the same.
+    """
+    parts = (upstream, file.project, file.filename, file.sha256 or "", file.url)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -46,12 +46,12 @@ class Keeper:
         keys: set[str] = set()
         is_known = False
         with self._cache.lock:
-            for upstream, project, content in list(self._cache.pages()):
-                record = decode_record(content) if project == name else None
+            for upstream, content in list(self._cache.pages(name)):
+                record = decode_record(content)
                 if record is None:
                     continue
                 files = [file for file in record.files if is_meant(file)]
-                keys.update(name_key(file) for file in files)
+                keys.update(name_key(upstream, file) for file in files)
                 is_known = is_known or version is None or bool(files)
                 if version is not None:
                     self._cache.write_page(upstream, name, encode_record(_forget(record, is_meant)), checked=0)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pypiserver_ng.errors import UpstreamFailed
+from pypiserver_ng.errors import Unavailable, UpstreamFailed
 from pypiserver_ng.index.following import Flights
 from pypiserver_ng.index.mirror.faults import Faults
 from pypiserver_ng.index.mirror.record import (
@@ -23,7 +23,7 @@ from pypiserver_ng.index.mirror.record import (
 )
 from pypiserver_ng.index.pagecache import MOST_FILES, Recent
 from pypiserver_ng.index.threads import Threads
-from pypiserver_ng.model import NormalizedName
+from pypiserver_ng.model import NormalizedName, UpstreamPage
 from pypiserver_ng.storage import Cache, Partial, Stamp
 from pypiserver_ng.upstream import NotModified, RawPage, Upstream, UpstreamClient, parse_page
 
@@ -174,7 +174,10 @@ class Pages:
                 record = change(kept.record)
                 return kept if record == kept.record else self._write(upstream, name, record, checked=kept.stamp[1])
 
-        kept = await self.threads.run(add)
+        try:
+            kept = await self.threads.run(add)
+        except TimeoutError as fault:
+            raise Unavailable("the cache cannot be written just now", retry_after=10) from fault
         return self._remember(upstream, name, kept).record if kept else None
 
     # Asking
@@ -191,7 +194,7 @@ class Pages:
         turn = await self._take_turn(f"page-{digest_body(b'', upstream.key, name)}")
         try:
             kept = await self._load(upstream, name)
-            if kept and kept.checked >= began:
+            if kept and began <= kept.checked <= time.time():
                 return kept  # another process was quicker
             record = kept.record if kept else None
             has_page = record is not None and record.page is not None
@@ -231,36 +234,56 @@ class Pages:
         self, upstream: Upstream, name: NormalizedName, answer: RawPage | NotModified | None, known: Record | None
     ) -> Kept:
         """What the answer makes of the record; in a thread."""
-        page = digest = None
+        page = None
         if isinstance(answer, RawPage):
             digest = digest_body(answer.content, answer.content_type, answer.url)
             if known is None or known.page is None or known.body_digest != digest:
                 page = parse_page(answer, name)
-        with self._cache.lock:
-            kept = self._read(upstream, name)
-            old = kept.record if kept else None
-            if isinstance(answer, RawPage) and (page or old is None or old.body_digest != digest):
-                record = merge_record(
-                    old,
-                    upstream.public_url,
-                    page or parse_page(answer, name),
-                    etag=answer.etag,
-                    last_modified=answer.last_modified,
-                    body_digest=digest or "",
-                )
-                self._tell_refused(upstream, name, record, old)
-            elif answer is None:
-                record = absent_record(old, upstream.public_url)
-                if old is None:
+        try:
+            with self._cache.lock:
+                kept = self._read(upstream, name)
+                old = kept.record if kept else None
+                record = self._change(upstream, name, answer, page, old)
+                if record == old:
+                    return self._confirm(upstream, name, record)
+                if record.page is None and old is None:
                     # Anybody can make up names: those leave nothing on the disk.
                     return Kept(record, (_IN_MEMORY, time.time_ns()), self.generation)
-            elif old is None or old.page is None:
+                return self._write(upstream, name, record)
+        except TimeoutError as fault:
+            # Somebody holds the lock for too long. The page can be answered all the same.
+            _log.warning("what %s says of %s cannot be kept: %s", upstream.name, name, fault.strerror)
+            record = self._change(upstream, name, answer, page, known)
+            return Kept(record, (_IN_MEMORY, time.time_ns()), self.generation)
+
+    def _change(
+        self,
+        upstream: Upstream,
+        name: NormalizedName,
+        answer: RawPage | NotModified | None,
+        page: UpstreamPage | None,
+        old: Record | None,
+    ) -> Record:
+        """The record after the answer; `page` is what was read of it, where it seemed to be new."""
+        if answer is None:
+            return absent_record(old, upstream.public_url)
+        if isinstance(answer, NotModified):
+            if old is None or old.page is None:
                 raise UpstreamFailed(f"{upstream.name} says that a page did not change which is not here any more")
-            else:
-                record = old
-            if record == old:
-                return self._confirm(upstream, name, record)
-            return self._write(upstream, name, record)
+            return old
+        digest = digest_body(answer.content, answer.content_type, answer.url)
+        if page is None and old is not None and old.page is not None and old.body_digest == digest:
+            return old
+        record = merge_record(
+            old,
+            upstream.public_url,
+            page or parse_page(answer, name),
+            etag=answer.etag,
+            last_modified=answer.last_modified,
+            body_digest=digest,
+        )
+        self._tell_refused(upstream, name, record, old)
+        return record
 
     def _confirm(self, upstream: Upstream, name: NormalizedName, record: Record) -> Kept:
         stamp = None
@@ -283,15 +306,19 @@ class Pages:
 
     @staticmethod
     def _tell_refused(upstream: Upstream, name: NormalizedName, record: Record, old: Record | None) -> None:
-        for filename, digest in record.refused.items():
-            if old is None or old.refused.get(filename) != digest:
-                _log.warning(
-                    "%s of %s: %s has other bytes than were first seen (now sha256 %s): they are refused",
-                    name,
-                    upstream.name,
-                    filename,
-                    digest,
-                )
+        """One line for each page, however many its files are."""
+        before = old.refused if old else {}
+        new = [filename for filename, digest in record.refused.items() if before.get(filename) != digest]
+        if new:
+            more = f" and {len(new) - 1} more files" if len(new) > 1 else ""
+            _log.warning(
+                "%s of %s: %s%s: other bytes than were first seen (now %s) are refused",
+                name,
+                upstream.name,
+                new[0],
+                more,
+                record.refused[new[0]],
+            )
 
 
 def _give_back(turn: Partial) -> None:

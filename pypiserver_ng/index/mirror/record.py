@@ -101,9 +101,8 @@ def merge_record(
     files = []
     for file in page.files:
         pinned = known.get(file.filename)
-        digest = (pinned.sha256 if pinned else None) or first_seen.get(file.filename)
-        if pinned is not None and digest and file.sha256 and file.sha256 != digest:
-            refused[file.filename] = file.sha256
+        if pinned is not None and (other := _find_other(file, pinned, first_seen.get(file.filename))):
+            refused[file.filename] = other
             files.append(pinned)
         else:
             files.append(_keep_facts(file, pinned, is_seen=file.filename in first_seen))
@@ -117,18 +116,42 @@ def merge_record(
         etag,
         last_modified,
         body_digest,
-        tuple(gone[-_MOST_GONE:]),
+        # What was known first counts most: a flood of new names must not wash it away.
+        tuple(gone[:_MOST_GONE]),
         refused,
         first_seen,
         frozenset(old.bare & named) if old else frozenset(),
     )
 
 
+def _find_other(file: UpstreamFile, pinned: UpstreamFile, first_seen: str | None) -> str | None:
+    """The digest that shows that the file has other bytes than were first seen or promised under its name."""
+    digest = pinned.sha256 or first_seen
+    if file.sha256 is not None:
+        return file.sha256 if digest not in {None, file.sha256} else None
+    theirs, ours = file.other_digest or "", pinned.other_digest or ""
+    if digest is None and theirs != ours and theirs.partition("=")[0] == ours.partition("=")[0]:
+        return theirs
+    return None
+
+
 def _keep_facts(file: UpstreamFile, pinned: UpstreamFile | None, *, is_seen: bool) -> UpstreamFile:
-    """An upstream that gives less than it gave must not make us check less; `is_seen` says that we had its bytes."""
-    if pinned is None or file.sha256 is not None or not (pinned.sha256 or is_seen):
+    """What goes with bytes stays with them: an upstream that says less, or something else, changes no check.
+
+    `is_seen` says that bytes were fetched of which it gives no sha256.
+    """
+    if pinned is None:
         return file
-    return msgspec.structs.replace(file, sha256=pinned.sha256, size=file.size if pinned.size is None else pinned.size)
+    if file.sha256 is None:
+        is_same = pinned.sha256 is not None or is_seen
+        kept = {"sha256": pinned.sha256, "other_digest": pinned.other_digest or file.other_digest}
+    else:
+        is_same = file.sha256 == pinned.sha256
+        kept = {}
+    if is_same:
+        kept["size"] = file.size if pinned.size is None else pinned.size  # type: ignore[assignment]
+        kept["metadata_sha256"] = pinned.metadata_sha256 or file.metadata_sha256
+    return msgspec.structs.replace(file, **kept) if kept else file
 
 
 def see_first(record: Record, filename: str, sha256: str) -> Record:

@@ -14,13 +14,15 @@ from pypiserver_ng.index.mirror.downloads import name_key
 from pypiserver_ng.index.threads import Threads
 from pypiserver_ng.metadata import MAX_SIZE
 from pypiserver_ng.model import Kind, UpstreamFile
-from pypiserver_ng.storage import Cache
+from pypiserver_ng.storage import Cache, translate_os_error
 from pypiserver_ng.upstream import Upstream, UpstreamClient
 
 _log = logging.getLogger(__name__)
 
 #: Bytes at a wheel's end that are asked for first, and then; its metadata and directory are there ("Archivers are
 #: encouraged to place the .dist-info files physically at the end of the archive").
+#: Bytes of a wheel that a sparse file may stand for.
+_LARGEST = 16 * 2**30
 _TAILS = (64 * 1024, 1024 * 1024)
 
 
@@ -35,28 +37,32 @@ class Sidecars:
         self,
         upstream: Upstream,
         file: UpstreamFile,
-        bring: Callable[[], Awaitable[int]],
+        find_whole: Callable[[], Awaitable[int | None]],
+        bring: Callable[[], Awaitable[int | None]],
         *,
         offline: bool,
     ) -> bytes | None:
-        """Its bytes, or None where the wheel has none; `bring` gives a descriptor of all of it.
+        """Its bytes, or None where the wheel has none.
 
-        Raises NotFound, UpstreamFailed.
+        `find_whole` gives a descriptor of the whole wheel where it is here, `bring` also where it is not. Raises
+        NotFound, UpstreamFailed, NoSpace, Unavailable.
         """
         if file.kind is not Kind.WHEEL:
             raise NotFound("only wheels have core metadata of their own")
-        key = name_key(file)
+        key = name_key(upstream.key, file)
         digest = file.metadata_sha256
-        kept = await self._threads.run(self._cache.read_metadata, key)
-        if kept is not None and digest in {_hash(kept), "", None}:
+        kept = await self._threads.run(self._cache.read_metadata, key, digest)
+        if kept is not None and digest:
             return kept
-        content = None
-        if file.metadata_sha256 is not None and not offline:
-            content = await self._fetch(upstream, file)
-        if content is None and not offline:
-            content = await self._read_end(upstream, file)
-        if content is None:
-            content = await self._read_whole(file, await bring())
+        try:
+            # What stands in the checked wheel counts more than what anybody says of it.
+            content = (
+                await self._read_whole(file, find_whole) or kept or await self._ask(upstream, file, offline=offline)
+            )
+            if content is None:
+                content = await self._read_whole(file, bring)
+        except OSError as fault:
+            raise translate_os_error(fault, "core metadata cannot be read") from fault
         if content is None:
             return None
         if digest and _hash(content) != digest:
@@ -66,6 +72,13 @@ class Sidecars:
         except OSError as fault:
             _log.warning("core metadata cannot be kept: %s", fault.strerror)
         return content
+
+    async def _ask(self, upstream: Upstream, file: UpstreamFile, *, offline: bool) -> bytes | None:
+        """What the upstream says without sending the wheel."""
+        if offline:
+            return None
+        content = await self._fetch(upstream, file) if file.metadata_sha256 is not None else None
+        return content if content is not None else await self._read_end(upstream, file)
 
     async def _fetch(self, upstream: Upstream, file: UpstreamFile) -> bytes | None:
         """None where the upstream has it not, whatever its page says."""
@@ -87,7 +100,7 @@ class Sidecars:
         """Read it from a file with nothing but the wheel's end in it: the rest is a hole."""
         for length in _TAILS:
             size = file.size or await self._client.head(upstream, file.url)
-            if not size or size <= length:
+            if not size or size <= length or size > _LARGEST:
                 return None  # whole, then
             try:
                 async with self._client.open(upstream, file.url, first=size - length, last=size - 1) as answer:
@@ -110,7 +123,10 @@ class Sidecars:
             sparse.flush()
             return self._inspect(file, sparse.fileno())
 
-    async def _read_whole(self, file: UpstreamFile, fd: int) -> bytes | None:
+    async def _read_whole(self, file: UpstreamFile, find: Callable[[], Awaitable[int | None]]) -> bytes | None:
+        fd = await find()
+        if fd is None:
+            return None
         try:
             return await self._threads.run(self._inspect, file, fd)
         finally:
