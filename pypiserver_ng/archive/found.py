@@ -74,14 +74,29 @@ def _inspect(file: BinaryIO, size: int, parsed: ParsedFilename, magic: bytes) ->
 def _inspect_zip(file: BinaryIO, size: int, parsed: ParsedFilename) -> Found:
     directory = zips.read_directory(file, size)
     problem = None if directory.end == size else "The archive has bytes after its end"
-    matches = [(member, _METADATA[parsed.kind].fullmatch(member.name)) for member in directory.members]
-    found = [(member, match[1]) for member, match in matches if match]
-    # A hostile archive may hold thousands of them, and a look at each takes time.
-    found = found[:_MOST_CANDIDATES]
-    found.sort(key=lambda pair: not is_called(pair[1], parsed))
-    if not found:
+    member = _choose_member(directory, parsed)
+    if member is None:
         return Found(None, complete=True, problem=problem or "The archive has no metadata")
-    return Found(zips.read(file, found[0][0], MAX_METADATA), complete=True, problem=problem)
+    return Found(zips.read(file, member, MAX_METADATA), complete=True, problem=problem)
+
+
+def locate_metadata(file: BinaryIO, size: int, parsed: ParsedFilename) -> tuple[int, int] | None:
+    """The first and the last byte of a wheel's metadata, or None where it has none that could be read.
+
+    For a file of which not everything is here: only its zip directory is read. Raises Invalid where that is not here.
+    """
+    member = _choose_member(zips.read_directory(file, size), parsed)
+    if member is None or member.packed > MAX_METADATA:
+        return None
+    return member.offset, min(member.offset + zips.LONGEST_LOCAL + member.packed, size) - 1
+
+
+def _choose_member(directory: zips.Directory, parsed: ParsedFilename) -> zips.Member | None:
+    """What is most likely the archive's own metadata."""
+    matches = [(member, _METADATA[parsed.kind].fullmatch(member.name)) for member in directory.members]
+    # A hostile archive may hold thousands of them, and a look at each takes time.
+    found = [(member, match[1]) for member, match in matches if match][:_MOST_CANDIDATES]
+    return min(found, key=lambda pair: not is_called(pair[1], parsed))[0] if found else None
 
 
 def _inspect_tar(file: BinaryIO, magic: bytes) -> Found:

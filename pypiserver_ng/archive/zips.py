@@ -31,6 +31,8 @@ _TAIL = _END_RECORD.size + 0xFFFF + _LOCATOR64_RECORD.size + _END64_RECORD.size
 _MAX_MEMBERS = 50_000
 #: Length of the central directory in bytes.
 _MAX_DIRECTORY = 8 * 2**20
+#: Bytes that a local header takes with a usual name and extra field.
+LONGEST_LOCAL = 4096
 _MAX16, _MAX32 = 0xFFFF, 0xFFFF_FFFF
 _ENCRYPTED = 0x0001 | 0x0040 | 0x2000
 _DESCRIPTOR, _UTF8 = 0x0008, 0x0800

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pypiserver_ng.cli.curating import become_owner
-from pypiserver_ng.cli.options import check_directories, load_config, with_settings
+from pypiserver_ng.cli.options import check_directories, load_config, say_error, with_settings
 from pypiserver_ng.config import Config
 from pypiserver_ng.errors import Failure, Invalid
 from pypiserver_ng.logs import configure_logs, escape
@@ -61,7 +61,20 @@ class SplitCommand(click.Command):
 
 
 def with_bringing_settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    return with_settings(_SETTINGS)(command)
+    return with_settings(_SETTINGS, is_caching=True)(command)
+
+
+def with_targets(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --python and --platform to a command's parameters."""
+    platform = click.option(
+        "--platform",
+        "platforms",
+        multiple=True,
+        metavar="PLATFORM",
+        help="For this platform, as wheels name it: manylinux_2_28_x86_64, macosx_14_0_arm64. May be repeated.",
+    )
+    python = click.option("--python", "pythons", multiple=True, metavar="X.Y", help="For this Python. May be repeated.")
+    return python(platform(command))
 
 
 def load_bringing_config(file: str | None, flags: Mapping[str, Any]) -> Config:
@@ -120,7 +133,7 @@ class Report:
         for line in left_out:
             click.echo(escape(f"left out: {line}"), err=True)
         for one in failed:
-            click.echo(escape(f"error: {one.wanted.filename}: {one.problem}"), err=True)
+            say_error(f"{one.wanted.filename}: {one.problem}")
         if self._shadowed:
             click.echo(f"local from now on, so that upstream's versions are hidden: {', '.join(self._shadowed)}")
         click.echo(self._describe_totals(len(brought), sum(one.size or 0 for one in brought), len(failed)))
@@ -147,9 +160,18 @@ def describe_size(count: int) -> str:
     return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
+def describe_coming(files: int, size: int, unknown: int) -> str:
+    """What is brought next; the size as far as upstreams say it."""
+    if unknown == files:
+        return _count(files)
+    return f"{_count(files)}, {'at least ' if unknown else ''}{describe_size(size)}"
+
+
 class _Silence:
-    def expect(self, files: int, size: int) -> None:
-        """Nobody looks."""
+    def expect(self, files: int, size: int, unknown: int) -> None:
+        """Before anybody waits: it may be more than he thought of."""
+        if files:
+            click.echo(f"bringing {describe_coming(files, size, unknown)}", err=True)
 
     def advance(self, size: int) -> None:
         """Nobody looks."""
@@ -160,7 +182,7 @@ class _Silence:
 
 @contextmanager
 def _showing() -> Iterator["Progress"]:
-    """A bar of bytes and files on a terminal, elsewhere nothing."""
+    """A bar of bytes and files on a terminal, elsewhere only what is coming."""
     if not sys.stderr.isatty():
         yield _Silence()
         return
@@ -179,8 +201,10 @@ class _Bar:
         self._task = bars.add_task("looking", total=None)
         self._files = self._done = 0
 
-    def expect(self, files: int, size: int) -> None:
+    def expect(self, files: int, size: int, unknown: int) -> None:
         self._files = files
+        if files:
+            self._bars.console.print(f"bringing {describe_coming(files, size, unknown)}", highlight=False)
         self._bars.update(self._task, total=size or None, description=self._describe())
 
     def advance(self, size: int) -> None:
@@ -210,5 +234,5 @@ def say_failure(fault: Failure, lines: Sequence[str]) -> int:
     """More than one line, where those that matter are somebody else's."""
     for line in lines:
         click.echo(escape(line), err=True)
-    click.echo(escape(f"error: {fault.message}"), err=True)
+    say_error(fault.message)
     return EXIT_FAILED

@@ -16,6 +16,7 @@ from pypiserver_ng.cli.bringing import (
     say_failure,
     waiting,
     with_bringing_settings,
+    with_targets,
 )
 from pypiserver_ng.cli.options import is_directory
 from pypiserver_ng.config import Config
@@ -39,14 +40,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Requirements file, uv.lock or pylock.toml. May be repeated.",
 )
-@click.option("--python", "pythons", multiple=True, metavar="X.Y", help="For this Python. May be repeated.")
-@click.option(
-    "--platform",
-    "platforms",
-    multiple=True,
-    metavar="PLATFORM",
-    help="For this platform, as wheels name it: manylinux_2_28_x86_64, macosx_14_0_arm64. May be repeated.",
-)
+@with_targets
 @click.option("--no-deps", is_flag=True, help="Not what they depend on.")
 @click.option("--cache-only", is_flag=True, help="Into the cache only, so that nothing becomes local.")
 @with_bringing_settings

@@ -12,6 +12,7 @@ import click
 from pypiserver_ng.config import Config, build_config
 from pypiserver_ng.config.settings import ENVIRONMENT_PREFIX, SETTINGS, Setting
 from pypiserver_ng.errors import Invalid
+from pypiserver_ng.logs import escape
 
 PROGRAM = "pypiserver-ng"
 
@@ -26,8 +27,10 @@ def configured(command: Callable[[Config], int | None]) -> Callable[..., Any]:
     return with_settings([setting.name for setting in SETTINGS])(with_config)
 
 
-def with_settings(names: Sequence[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add --config and the named settings to a command's parameters."""
+def with_settings(
+    names: Sequence[str], *, is_caching: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add --config and the named settings to a command's parameters; `is_caching` where it is always in cache mode."""
 
     def add(wrapped: Callable[..., Any]) -> Callable[..., Any]:
         wrapped = click.option(
@@ -35,7 +38,7 @@ def with_settings(names: Sequence[str]) -> Callable[[Callable[..., Any]], Callab
         )(wrapped)
         for setting in reversed(SETTINGS):
             if setting.name in names:
-                wrapped = _parameter(setting)(wrapped)
+                wrapped = _parameter(setting, is_caching=is_caching)(wrapped)
         return wrapped
 
     return add
@@ -45,6 +48,11 @@ def load_config(file: str | None, flags: Mapping[str, Any]) -> Config:
     """Read the TOML file, and merge everything. Raises Invalid."""
     given = {name.replace("_", "-"): value for name, value in flags.items() if value not in (None, (), False, 0)}
     return build_config(given, os.environ, _read_toml(file) if file else {}, _read_secret)
+
+
+def say_error(message: str) -> None:
+    """As the one line of a command that ends, where there are several or something is said after it."""
+    click.echo(escape(f"{PROGRAM}: error: {message}"), err=True)
 
 
 def check_paths(config: Config) -> None:
@@ -125,10 +133,10 @@ def flags_of(setting: Setting) -> list[str]:
     return [*setting.flags, f"--{setting.name}"]
 
 
-def _parameter(setting: Setting) -> Callable[[Any], Any]:
+def _parameter(setting: Setting, *, is_caching: bool) -> Callable[[Any], Any]:
     if setting.form == "argument":
         return click.argument(setting.name, nargs=-1, metavar=f"[{setting.metavar}]...")
-    text = setting.help
+    text = setting.help.replace(" Cache mode only.", "") if is_caching else setting.help
     default = setting.default_text or (setting.default if setting.form == "value" else "")
     if default:
         text = f"{text.rstrip('.')}. [default: {default}]"

@@ -14,15 +14,17 @@ from pypiserver_ng.cli.bringing import (
     run_bringing,
     waiting,
     with_bringing_settings,
+    with_targets,
 )
-from pypiserver_ng.cli.options import is_directory
+from pypiserver_ng.cli.options import is_directory, say_error
 from pypiserver_ng.errors import Invalid
 from pypiserver_ng.logs import escape
 from pypiserver_ng.model import NormalizedName, is_project_name, normalize_name
 
 if TYPE_CHECKING:
+    from pypiserver_ng.cli.bringing import MakeApp
     from pypiserver_ng.index.bringing import Bringer
-    from pypiserver_ng.index.newer import Newer
+    from pypiserver_ng.index.newer import Newer, Survey
 
 
 @click.command("update", cls=SplitCommand)
@@ -36,10 +38,13 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Projects that are left alone, one a line; # begins a comment.",
 )
+@with_targets
 @with_bringing_settings
 def command(
     projects: tuple[str, ...],
     ignorelist: str | None,
+    pythons: tuple[str, ...],
+    platforms: tuple[str, ...],
     config: str | None,
     *,
     execute: bool,
@@ -50,14 +55,22 @@ def command(
 
     It asks upstream for the name of every local project, private ones too: nothing else here does that. Those that
     --reserve or a policy keeps from upstream, archived and quarantined ones and those of the ignore list are not asked
-    for. Of pre-releases only those are listed whose project has one here as its newest, but for -u.
+    for. Of pre-releases only those are listed whose project has one here as its newest, but for -u. With --python or
+    --platform only files that fit are listed and brought, and the sdist where no wheel does.
     """
+    from pypiserver_ng.index.targets import combine_targets
+
+    targets = combine_targets(pythons, platforms) if pythons or platforms else []
     names, directories = _sort_out(projects)
     ignored = _read_names(Path(ignorelist)) if ignorelist else set()
     found = load_bringing_config(config, {**flags, "packages": (*directories, *flags["packages"])})
-    return run_bringing(
-        found, lambda bringer, _: _update(bringer, names, ignored, execute=execute, allow_unstable=allow_unstable)
-    )
+
+    async def work(bringer: "Bringer", _: "MakeApp") -> int:
+        with waiting("asking upstream"):
+            survey = await bringer.versions.survey(names, ignored, targets, allow_unstable=allow_unstable)
+        return await _update(bringer, survey, execute=execute)
+
+    return run_bringing(found, work)
 
 
 def _sort_out(words: Sequence[str]) -> tuple[list[NormalizedName], list[str]]:
@@ -87,20 +100,11 @@ def _read_names(path: Path) -> set[NormalizedName]:
     return {normalize_name(word) for word in words}
 
 
-async def _update(
-    bringer: "Bringer",
-    names: list[NormalizedName],
-    ignored: set[NormalizedName],
-    *,
-    execute: bool,
-    allow_unstable: bool,
-) -> int:
-    with waiting("asking upstream"):
-        survey = await bringer.versions.survey(names, ignored, allow_unstable=allow_unstable)
+async def _update(bringer: "Bringer", survey: "Survey", *, execute: bool) -> int:
     for one in survey.newer:
         click.echo(escape(_describe(one)))
     for problem in survey.problems:
-        click.echo(escape(f"error: {problem}"), err=True)
+        say_error(problem)
     if not survey.newer:
         click.echo("nothing newer" + (" of the others" if survey.problems else ""))
     code = EXIT_FAILED if survey.problems else 0

@@ -1,6 +1,7 @@
 """`upstream check`: what each upstream is worth, for people who choose among them."""
 
 import asyncio
+import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pypiserver_ng.cli.curating import parse_name
-from pypiserver_ng.cli.options import load_config, with_settings
+from pypiserver_ng.cli.options import load_config, say_error, with_settings
 from pypiserver_ng.config.values import parse_url
 from pypiserver_ng.errors import Invalid
 from pypiserver_ng.logs import configure_logs, escape
@@ -71,7 +72,12 @@ def _parse(url: str) -> str:
     try:
         return parse_url(url)
     except Invalid as fault:
-        raise Invalid(f"URL {fault.message}") from None
+        raise Invalid(f"URL {_without_secrets(url)!a} {fault.message}") from None
+
+
+def _without_secrets(url: str) -> str:
+    """What comes before an "@" and after a "?" may be one, whether it is a URL or not."""
+    return re.sub(r"\A([a-z]*://)?.*@|[?#].*", r"\1", url, flags=re.DOTALL)[:200]
 
 
 async def _probe(upstreams: "Sequence[Upstream]", project: NormalizedName) -> "list[Probe]":
@@ -102,7 +108,7 @@ def _print(probes: "Sequence[Probe]", project: NormalizedName) -> None:
             click.echo(escape(line.rstrip()))
     for one in probes:
         if one.problem:
-            click.echo(escape(f"error: {one.problem}"), err=True)
+            say_error(one.problem)
 
 
 def _print_table(rows: Sequence[Sequence[str]], project: NormalizedName) -> None:

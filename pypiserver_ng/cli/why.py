@@ -1,6 +1,8 @@
 """`why`: which rule decided about a project or a release, what is hidden, and until when."""
 
 import asyncio
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +18,7 @@ from pypiserver_ng.model import NormalizedName
 if TYPE_CHECKING:
     from pypiserver_ng.index.explanation import ExplainedFile, Explanation
 
-_MOST_FILES = 50
+_MOST_LINES = 50
 
 
 @click.command("why")
@@ -63,16 +65,19 @@ def _print(explanation: "Explanation") -> None:
     if explanation.files:
         click.echo(f"offered: {len(offered)}, not offered: {len(hidden)}")
     # What is missing is what people ask about.
-    shown = [*hidden, *offered][:_MOST_FILES]
-    for file in shown:
-        click.echo(escape(_describe(file)))
-    if len(shown) < len(explanation.files):
-        click.echo(f"… and {len(explanation.files) - len(shown)} more: name a version, or use --json")
+    lines = [*_describe(hidden), *_describe(offered)]
+    for line in lines[:_MOST_LINES]:
+        click.echo(escape(line))
+    if len(lines) > _MOST_LINES:
+        click.echo(f"… and {len(lines) - _MOST_LINES} more releases: name a version, or use --json")
 
 
-def _describe(file: "ExplainedFile") -> str:
-    until = f" (until {file.until:%Y-%m-%d %H:%M} UTC)" if file.until else ""
-    return f"{'+' if file.is_offered else '-'} {file.filename}  {file.rule}: {file.reason}{until}"
+def _describe(files: Sequence["ExplainedFile"]) -> Iterator[str]:
+    """One line for all files of a release that have the same fate by the same rule; they are sorted by version."""
+    for (version, rule), group in itertools.groupby(files, key=lambda file: (file.version, file.rule)):
+        same = list(group)
+        what = same[0].filename if len(same) == 1 else f"{version or 'without version'} ({len(same)} files)"
+        yield f"{'+' if same[0].is_offered else '-'} {what}  {rule}: {same[0].reason}"
 
 
 def _print_json(explanation: "Explanation") -> None:

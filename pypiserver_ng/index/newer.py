@@ -4,12 +4,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import Version
 
 from pypiserver_ng.errors import Denied, Failure, NotFound, UpstreamFailed
 from pypiserver_ng.index import Index
 from pypiserver_ng.index.lockfiles import Wanted
 from pypiserver_ng.index.store import Store
+from pypiserver_ng.index.targets import Target, choose_fitting
 from pypiserver_ng.index.threads import Threads
 from pypiserver_ng.index.turns import run_each
 from pypiserver_ng.model import Kind, NormalizedName, UpstreamFile
@@ -54,9 +56,17 @@ class Versions:
         self._threads = threads
 
     async def survey(
-        self, names: Sequence[NormalizedName], ignored: set[NormalizedName], *, allow_unstable: bool
+        self,
+        names: Sequence[NormalizedName],
+        ignored: set[NormalizedName],
+        targets: Sequence[Target] = (),
+        *,
+        allow_unstable: bool,
     ) -> Survey:
-        """What is newer of the named local projects, or of all. Raises NotFound."""
+        """What is newer of the named local projects, or of all; every file, or what is for the targets.
+
+        Raises NotFound.
+        """
         here = await self._threads.run(self._list_versions)
         for name in names:
             if name not in here:
@@ -69,7 +79,7 @@ class Versions:
             except Denied as fault:
                 return fault.message if name in names else None
             try:
-                return await self._find_newer(name, here[name], decision, allow_unstable=allow_unstable)
+                return await self._find_newer(name, here[name], decision, targets, allow_unstable=allow_unstable)
             except NotFound:
                 return None
             except Failure as fault:
@@ -90,7 +100,13 @@ class Versions:
         return {name: found[name] for name in found if self._catalog.status(name)[0].takes_uploads}
 
     async def _find_newer(
-        self, name: NormalizedName, here: set[str], decision: Decision, *, allow_unstable: bool
+        self,
+        name: NormalizedName,
+        here: set[str],
+        decision: Decision,
+        targets: Sequence[Target],
+        *,
+        allow_unstable: bool,
     ) -> Newer | None:
         began = time.time()
         shelf = await self._index.mirror.shelf(name, decision, self._index.policy, None, refresh=True)
@@ -107,10 +123,26 @@ class Versions:
                 continue
             if isinstance(file, UpstreamFile) and (allow_unstable or mine.is_prerelease or not version.is_prerelease):
                 releases.setdefault(version, []).append(file)
-        if not releases:
-            return None
-        newest = max(releases)
-        wanted = tuple(
-            Wanted(name, file.filename, {"sha256": file.sha256} if file.sha256 else {}) for file in releases[newest]
-        )
-        return Newer(name, str(mine), str(newest), wanted)
+        for newest in sorted(releases, reverse=True):
+            if files := _choose(releases[newest], targets):
+                wanted = [Wanted(name, one.filename, {"sha256": one.sha256} if one.sha256 else {}) for one in files]
+                return Newer(name, str(mine), str(newest), tuple(wanted))
+        return None
+
+
+def _choose(files: Sequence[UpstreamFile], targets: Sequence[Target]) -> list[UpstreamFile]:
+    """Those of one release that are for one of the targets; all of them where no target was named."""
+    chosen: set[str] = set()
+    for target in targets:
+        chosen.update(choose_fitting([file.filename for file in files if _takes(file, target)], target))
+    return [file for file in files if not targets or file.filename in chosen]
+
+
+def _takes(file: UpstreamFile, target: Target) -> bool:
+    """Whether the file takes the target's Python, as far as it says which it takes."""
+    if target.python is None or file.requires_python is None:
+        return True
+    try:
+        return SpecifierSet(file.requires_python).contains(target.python)
+    except InvalidSpecifier:
+        return True

@@ -51,7 +51,7 @@ class Templates:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        self._environment.filters |= {"filesize": _filesize, "date": _date, "moment": _moment, "kind": _kind}
+        self._environment.filters |= {"filesize": _filesize, "date": _date, "kind": _kind}
         self._environment.tests["loopback"] = _is_loopback
         # Now, so that no page depends on a file that can be opened later.
         for name in self._environment.list_templates(extensions=["html"]):
@@ -105,14 +105,6 @@ def _date(when: datetime) -> Markup:
     """The day in UTC, with the second for programs. A naive time would be a fault of the caller."""
     moment = when.astimezone(UTC)
     return Markup('<time datetime="{}">{}</time>').format(f"{moment:%Y-%m-%dT%H:%M:%SZ}", moment.date().isoformat())
-
-
-def _moment(when: datetime) -> Markup:
-    """The minute in UTC."""
-    moment = when.astimezone(UTC)
-    return Markup('<time datetime="{}">{} UTC</time>').format(
-        f"{moment:%Y-%m-%dT%H:%M:%SZ}", f"{moment:%Y-%m-%d %H:%M}"
-    )
 
 
 def _kind(kind: str) -> str:

@@ -9,10 +9,12 @@ import hashlib
 import hmac
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
-from pypiserver_ng.errors import Failure, NotFound, UpstreamFailed
+from pypiserver_ng.errors import Failure, NotFound, UpstreamDown, UpstreamFailed
 from pypiserver_ng.index.threads import Threads
 from pypiserver_ng.model import UpstreamFile
 from pypiserver_ng.storage import Cache, Partial, translate_os_error
@@ -112,6 +114,8 @@ class Downloads:
         self._client = client
         self._threads = threads
         self._running: dict[str, tuple[Download, asyncio.Task[None]]] = {}
+        #: Hosts that could not be reached a moment ago, and until when nobody tries again (monotonic).
+        self._down: dict[str, tuple[float, UpstreamDown]] = {}
 
     def join(self, upstream: Upstream, file: UpstreamFile, expectation: Expectation) -> Download:
         """The download of the file, which is under way already or begins now; held for who asks."""
@@ -119,10 +123,18 @@ class Downloads:
         running = self._running.get(key)
         if running is None or running[0].is_over:
             download = Download(file)
+            if (fault := self._find_fault(file)) is not None:
+                download.hold()
+                download.finish(fault)
+                return download
             task = asyncio.get_running_loop().create_task(self._run(key, upstream, download, expectation))
             self._running[key] = running = download, task
         running[0].hold()
         return running[0]
+
+    def _find_fault(self, file: UpstreamFile) -> UpstreamDown | None:
+        until, fault = self._down.get(_host(file), (0.0, None))
+        return fault if time.monotonic() < until else None
 
     async def stop(self) -> None:
         tasks = [task for _, task in self._running.values()]
@@ -134,6 +146,8 @@ class Downloads:
         try:
             sha256 = await self._fetch_or_follow(key, upstream, download, expectation)
         except Failure as fault:
+            if isinstance(fault, UpstreamDown):
+                self._down[_host(download.file)] = time.monotonic() + fault.PAUSE, fault
             if not isinstance(fault, NotFound):
                 _log.warning("%s of %s: %s", download.file.filename, upstream.name, fault.message)
             download.finish(fault)
@@ -206,6 +220,7 @@ class Downloads:
         sha256 = writer.check(file.filename, upstream.name)
         _expect(file, upstream, sha256, await expectation.settle(sha256))
         await self._threads.run(self._cache.publish, partial, sha256, file.filename)
+        _log.info("fetched %s from %s: %d bytes", file.filename, upstream.name, download.received)
         download.total = download.received
         return sha256
 
@@ -339,6 +354,10 @@ def _hash(fd: int) -> str:
         digest.update(block)
         offset += len(block)
     return digest.hexdigest()
+
+
+def _host(file: UpstreamFile) -> str:
+    return urlsplit(file.url).netloc
 
 
 def name_key(upstream: str, file: UpstreamFile) -> str:

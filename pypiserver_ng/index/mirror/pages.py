@@ -205,6 +205,7 @@ class Pages:
                 record.last_modified if record and has_page else None,
             )
             self._faults.forget(upstream.key, name)
+            _log.info("%s was asked for %s: %s, %.0f ms", upstream.name, name, _name_answer(answer), _elapsed(began))
             return self._remember(upstream, name, await self.threads.run(self._keep, upstream, name, answer, record))
         except UpstreamFailed as fault:
             self._faults.remember(upstream.key, name, fault)
@@ -319,6 +320,17 @@ class Pages:
                 more,
                 record.refused[new[0]],
             )
+
+
+def _name_answer(answer: RawPage | NotModified | None) -> str:
+    if isinstance(answer, RawPage):
+        return f"{len(answer.content)} bytes"
+    return "not there" if answer is None else "nothing new"
+
+
+def _elapsed(began: float) -> float:
+    """Milliseconds."""
+    return (time.time() - began) * 1000
 
 
 def _give_back(turn: Partial) -> None:

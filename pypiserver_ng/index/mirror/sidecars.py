@@ -5,10 +5,12 @@ import logging
 import os
 import tempfile
 from collections.abc import Awaitable, Callable
+from typing import BinaryIO
 from urllib.parse import urlsplit, urlunsplit
 
+from pypiserver_ng.archive.found import locate_metadata
 from pypiserver_ng.archive.inspector import Inspector
-from pypiserver_ng.errors import NotFound, UpstreamFailed
+from pypiserver_ng.errors import Invalid, NotFound, UpstreamFailed
 from pypiserver_ng.filenames import parse_found
 from pypiserver_ng.index.mirror.downloads import name_key
 from pypiserver_ng.index.threads import Threads
@@ -19,8 +21,8 @@ from pypiserver_ng.upstream import Upstream, UpstreamClient
 
 _log = logging.getLogger(__name__)
 
-#: Bytes at a wheel's end that are asked for first, and then; its metadata and directory are there ("Archivers are
-#: encouraged to place the .dist-info files physically at the end of the archive").
+#: Bytes at a wheel's end that are asked for first, and then. Its directory is there and mostly its metadata, too:
+#: "Archivers are encouraged to place the .dist-info files physically at the end of the archive".
 #: Bytes of a wheel that a sparse file may stand for.
 _LARGEST = 16 * 2**30
 _TAILS = (64 * 1024, 1024 * 1024)
@@ -78,7 +80,7 @@ class Sidecars:
         if offline:
             return None
         content = await self._fetch(upstream, file) if file.metadata_sha256 is not None else None
-        return content if content is not None else await self._read_end(upstream, file)
+        return content if content is not None else await self._read_parts(upstream, file)
 
     async def _fetch(self, upstream: Upstream, file: UpstreamFile) -> bytes | None:
         """None where the upstream has it not, whatever its page says."""
@@ -96,32 +98,40 @@ class Sidecars:
             return None
         return bytes(content)
 
-    async def _read_end(self, upstream: Upstream, file: UpstreamFile) -> bytes | None:
-        """Read it from a file with nothing but the wheel's end in it: the rest is a hole."""
-        for length in _TAILS:
-            size = file.size or await self._client.head(upstream, file.url)
-            if not size or size <= length or size > _LARGEST:
-                return None  # whole, then
-            try:
-                async with self._client.open(upstream, file.url, first=size - length, last=size - 1) as answer:
-                    if answer.status != 206 or answer.first != size - length:
-                        return None
-                    tail = b"".join([chunk async for chunk in answer.chunks])
-            except UpstreamFailed:
-                return None
-            if len(tail) == length and (content := await self._threads.run(self._inspect_end, file, size, tail)):
-                return content
-        return None
-
-    def _inspect_end(self, file: UpstreamFile, size: int, tail: bytes) -> bytes | None:
+    async def _read_parts(self, upstream: Upstream, file: UpstreamFile) -> bytes | None:
+        """Read it from a file with nothing but the wheel's end in it, and where that leads: the rest is a hole."""
+        size = file.size or await self._client.head(upstream, file.url)
+        if not size or not _TAILS[0] < size <= _LARGEST:
+            return None  # whole, then
         with tempfile.TemporaryFile(dir=self._cache.scratch) as sparse:
             # So that it begins like what it is.
-            sparse.write(b"PK\x03\x04")
-            sparse.truncate(size)
-            sparse.seek(size - len(tail))
-            sparse.write(tail)
-            sparse.flush()
-            return self._inspect(file, sparse.fileno())
+            await self._threads.run(sparse.write, b"PK\x03\x04")
+            await self._threads.run(sparse.truncate, size)
+            for length in _TAILS:
+                start = max(size - length, 0)
+                if not await self._fetch_part(upstream, file, sparse, start, size - 1):
+                    return None
+                place = await self._threads.run(_locate, file, sparse, size)
+                if place is None:
+                    continue
+                if place[0] < start and not await self._fetch_part(upstream, file, sparse, *place):
+                    return None
+                return await self._threads.run(self._inspect, file, sparse.fileno())
+        return None
+
+    async def _fetch_part(
+        self, upstream: Upstream, file: UpstreamFile, sparse: BinaryIO, first: int, last: int
+    ) -> bool:
+        """Bring one part of a wheel; False where the upstream gives no parts."""
+        try:
+            async with self._client.open(upstream, file.url, first=first, last=last) as answer:
+                if answer.status != 206 or answer.first != first:
+                    return False
+                part = b"".join([chunk async for chunk in answer.chunks])
+        except UpstreamFailed:
+            return False
+        await self._threads.run(_write_at, sparse, first, part)
+        return len(part) == last - first + 1
 
     async def _read_whole(self, file: UpstreamFile, find: Callable[[], Awaitable[int | None]]) -> bytes | None:
         fd = await find()
@@ -141,6 +151,22 @@ class Sidecars:
             raise UpstreamFailed(
                 f"the core metadata of {file.filename} cannot be read: {os.strerror(fault.errno or 0)}"
             ) from fault
+
+
+def _locate(file: UpstreamFile, sparse: BinaryIO, size: int) -> tuple[int, int] | None:
+    """Where the metadata are, if that is known by now. Only the directory of the wheel is read, within its limits."""
+    parsed = parse_found(file.filename)
+    assert parsed is not None  # nothing else gets onto a page
+    try:
+        return locate_metadata(sparse, size, parsed)
+    except Invalid:
+        return None
+
+
+def _write_at(sparse: BinaryIO, offset: int, part: bytes) -> None:
+    sparse.seek(offset)
+    sparse.write(part)
+    sparse.flush()
 
 
 def _hash(content: bytes) -> str:
