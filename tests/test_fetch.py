@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import httpx2
 import pytest
 
+from pypiserver_ng.cli.bringing import describe_coming, describe_size
 from pypiserver_ng.errors import Invalid
 from pypiserver_ng.index.lockfiles import read_lock
 from pypiserver_ng.index.requirements import Requirements, read_requirements
@@ -80,15 +81,33 @@ def test_the_closure_is_brought(fetch: Fetch, packages: Path) -> None:
     for one in (APP, MID, LOW):
         assert (packages / one.filename).read_bytes() == one.content
     assert (packages / APP.filename).stat().st_mtime_ns == 1_614_834_367_654_321_000
+    total = sum(len(one.content) for one in (APP, MID, LOW))
+    assert done.stderr == f"bringing 3 files, {describe_size(total)}\n"
     lines = done.stdout.splitlines()
     assert lines[0] == f"brought {APP.filename} ({len(APP.content)} B)"
     assert "hidden: demo-app, low-lib, mid-lib" in lines[3]
     assert [line.partition(" (")[0] for line in lines[4:]] == ["3 files"]
     again = fetch("demo-app")
-    assert (again.returncode, again.stdout) == (
+    assert (again.returncode, again.stdout, again.stderr) == (
         0,
         "0 files (0 B) brought into the first package directory, 3 there already\n",
+        "",
     )
+
+
+COMING = {
+    "known": ((312, 2_255_000_000, 0), "312 files, 2.1 GiB"),
+    "of some": ((2, 700, 1), "2 files, at least 700 B"),
+    "unknown": ((1, 0, 1), "1 file"),
+    "nothing": ((1, 0, 0), "1 file, 0 B"),
+}
+
+
+@pytest.mark.parametrize("case", COMING)
+def test_what_is_coming(case: str) -> None:
+    """As far as the upstream says how much it is."""
+    known, text = COMING[case]
+    assert describe_coming(*known) == text
 
 
 def test_a_running_server_follows(fetch: Fetch, serve: Serve, packages: Path, upstream: Mirrored) -> None:
@@ -147,7 +166,7 @@ def test_bytes_are_not_kept_twice(fetch: Fetch, packages: Path) -> None:
     cache = packages / ".pypiserver-ng" / "cache" / "files"
     assert fetch("--cache-only", "low-lib").returncode == 0
     assert fetch("demo-app").returncode == 0
-    assert {path.name for path in cache.rglob("*") if path.is_file()} - {"METADATA"} == names(LOW)
+    assert {path.name for path in cache.rglob("*.whl")} == names(LOW)
     assert list_files(packages) == names(APP, MID, LOW)
 
 
@@ -180,7 +199,7 @@ def test_rules_hold_for_the_resolver(fetch: Fetch, packages: Path, upstream: Mir
     assert done.returncode == 1
     assert "No matching distribution found for low-lib" in done.stderr
     assert reason in done.stderr.splitlines()[-2]
-    assert done.stderr.splitlines()[-1] == "error: pip finds no files that fulfil the requirements"
+    assert done.stderr.splitlines()[-1] == "pypiserver-ng: error: pip finds no files that fulfil the requirements"
     assert list_files(packages) == set()
 
 
@@ -348,7 +367,7 @@ def test_other_bytes_are_an_error_of_their_file(
     done = fetch("-r", "uv.lock")
     assert (done.returncode, list_files(packages)) == (1, names(WINDOWS, LINUX)), done
     assert (packages / WINDOWS.filename).read_bytes() == other.content
-    assert f"error: {WINDOWS.filename}: other bytes are here under this name" in done.stderr
+    assert f"pypiserver-ng: error: {WINDOWS.filename}: other bytes are here under this name" in done.stderr
     (packages / WINDOWS.filename).unlink()
     (packages / LINUX.filename).unlink()
     (tmp_path / "uv.lock").write_text(locked.replace(LINUX.sha256, "0" * 64))
@@ -679,6 +698,7 @@ def test_on_a_terminal(upstream: Mirrored, packages: Path, environment: dict[str
     assert [line.partition(" ")[0] for line in done.stdout.splitlines()] == ["local", "1"]
     assert b"pip resolves" in shown
     assert b"1 of 1 file" in shown
+    assert f"bringing 1 file, {len(LOW.content)} B\r\n".encode() in shown
     assert list_files(packages) == names(LOW)
 
 

@@ -62,6 +62,34 @@ def test_it_is_brought(update: Update, serve: Serve, packages: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "nothing newer\n")
 
 
+FOR_TARGETS: dict[str, tuple[tuple[str, ...], str, set[str]]] = {
+    "a platform": (("--platform", "win_amd64"), "1.2  (2 files)", {WHEEL.filename, BUILT.filename}),
+    "another": (("--platform", "macosx_14_0_arm64"), "1.2  (1 file)", {WHEEL.filename}),
+    "a python": (("--python", "3.12"), "1.2  (2 files)", {WHEEL.filename, BUILT.filename}),
+    "two": (("--python", "3.11", "--python", "3.12"), "1.2  (2 files)", {WHEEL.filename, BUILT.filename}),
+    "one that it does not take": (("--python", "3.9"), "1.1  (1 file)", {"demo-1.1-py3-none-any.whl"}),
+}
+
+
+@pytest.mark.parametrize("case", FOR_TARGETS)
+def test_for_other_machines(update: Update, upstream: Mirrored, packages: Path, case: str) -> None:
+    """The newest version that has a file for one of them, and what of it fits."""
+    options, line, files = FOR_TARGETS[case]
+    upstream.add("demo", WHEEL, BUILT, SDIST, requires_python=">=3.10")
+    done = update("-x", *options)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"demo  1.0 → {line}")
+    assert list_files(packages) - {"demo-1.0-py3-none-any.whl"} == files
+
+
+def test_the_sdist_where_no_wheel_fits(update: Update, upstream: Mirrored, packages: Path) -> None:
+    source = build_sdist("other", "2.0")
+    make_wheel(packages, "other", "1.0")
+    upstream.add("other", build_wheel("other", "2.0", tags="cp312-cp312-win_amd64"), source)
+    upstream.add("other", build_wheel("other", "3.0", tags="cp312-cp312-win_amd64"))
+    assert update("-x", "--python", "3.13", "other").returncode == 0
+    assert source.filename in list_files(packages)
+
+
 UNSTABLE = {
     "not by itself": ("1.0", (), "demo  1.0 → 1.2  (3 files)"),
     "on demand": ("1.0", ("-u",), "demo  1.0 → 2.0rc1  (1 file)"),
@@ -118,7 +146,7 @@ def test_private_projects_are_asked_for(update: Update, packages: Path, upstream
 def test_one_that_is_kept_from_upstream_is_named_where_somebody_asks(update: Update, packages: Path) -> None:
     make_wheel(packages, "acme-core", "1.0")
     done = update("--reserve", "acme-*", "acme-core")
-    assert (done.returncode, done.stderr) == (1, "error: reserve acme-* keeps acme-core from upstream\n")
+    assert (done.returncode, done.stderr) == (1, "pypiserver-ng: error: reserve acme-* keeps acme-core from upstream\n")
     done = update("nope")
     assert (done.returncode, "nope has no file here" in done.stderr) == (1, True)
 
@@ -143,7 +171,7 @@ def test_failures_are_named(update: Update, packages: Path, upstream: Mirrored, 
     done = update()
     assert (done.returncode, done.stdout) == (1, "demo  1.0 → 1.2  (3 files)\n"), done
     [line] = done.stderr.splitlines()
-    assert line.startswith("error: other: ")
+    assert line.startswith("pypiserver-ng: error: other: ")
 
 
 def test_a_directory_as_pypiserver_takes_it(update: Update, tmp_path: Path, packages: Path) -> None:

@@ -89,7 +89,10 @@ def test_a_table(program: Program, upstream: Mirrored) -> None:
     assert row.index("JSON 1.1") == heading.index("API")
     assert row.endswith("2026-03-04 05:06")
     assert (done.returncode, "secret" in done.stdout) == (1, False)
-    assert done.stderr == "error: The upstream 'url-2' (127.0.0.1:9) cannot be reached: connection refused\n"
+    assert (
+        done.stderr
+        == "pypiserver-ng: error: The upstream 'url-2' (127.0.0.1:9) cannot be reached: connection refused\n"
+    )
 
 
 def test_those_of_the_configuration(program: Program, upstream: Mirrored, tmp_path: Path) -> None:
@@ -119,6 +122,21 @@ def test_one_that_cannot_be_used(program: Program, upstream: Mirrored, fault: di
     assert reason in found["problem"]
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    (
+        ("ftp://alice:secret@mirror.example/simple/", "ftp://mirror.example/simple/"),
+        ("alice:se://cret@mirror.example", "mirror.example"),
+        ("https://alice:s@e?cret@mirror.example/?token=secret", "https://mirror.example/"),
+        ("https://mirror.example/#secret", "https://mirror.example/"),
+    ),
+)
+def test_a_bad_url_is_named_without_its_secrets(program: Program, url: str, shown: str) -> None:
+    line = program.refuse("upstream", "check", url)
+    assert f"URL {shown!r} must be" in line
+    assert "cret" not in line
+
+
 def test_bad_usage(program: Program) -> None:
-    assert "URL must be an absolute" in program.refuse("upstream", "check", "mirror.example")
+    assert "'mirror.example' must be an absolute" in program.refuse("upstream", "check", "mirror.example")
     assert "not a project name" in program.refuse("upstream", "check", "--project", "a b")
