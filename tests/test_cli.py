@@ -185,6 +185,32 @@ def test_the_help_of_run_names_every_option(program: Program) -> None:
     assert "--config" in done.stdout
 
 
+@pytest.mark.parametrize("group", ("cache", "upstream"))
+def test_a_group_alone_shows_its_help(program: Program, group: str) -> None:
+    """As it does with --help, but on stderr and as bad usage."""
+    done = program.run(group)
+    asked = program.run(group, "--help")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", asked.stdout)
+    assert len(asked.stdout.splitlines()) > 5
+
+
+@pytest.mark.parametrize(
+    ("args", "path"),
+    (
+        (("cache", "remove"), "cache remove"),
+        (("cache", "remove", "--state-dir", "missing", "demo"), "cache remove"),
+        (("--state-dir", "missing", "cache", "info"), "cache info"),
+        (("cache", "forget"), "cache"),
+        (("upstream", "check", "--bogus"), "upstream check"),
+        (("yank",), "yank"),
+        (("--bogus",), "run"),
+    ),
+)
+def test_the_hint_names_the_command(program: Program, args: tuple[str, ...], path: str) -> None:
+    """With its subcommand."""
+    assert program.refuse(*args).endswith(f" (see pypiserver-ng {path} --help)")
+
+
 def test_the_help_names_every_command(program: Program) -> None:
     """And how to get to the options."""
     done = program.run("--help")

@@ -305,6 +305,8 @@ BAD_FLAGS = (
     ("osv", "a\0b"),
     ("offline", "perhaps"),
     ("cache-size", "huge"),
+    ("cache-size", "0"),
+    ("cache-size", "0.0GB"),
     ("max-upload-size", "lots"),
     ("state-dir", "a\0b"),
     ("state-dir", "a\udcff"),

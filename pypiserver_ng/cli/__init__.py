@@ -38,9 +38,13 @@ EXIT_FAILED = 1
 def main() -> NoReturn:
     """Run the program; faults are one line on stderr, with exit code 2 for those of usage and configuration."""
     arguments = _name_command(sys.argv[1:])
-    hint = f" (see {PROGRAM} {arguments[0] if arguments[0] in _group.commands else 'run'} --help)"
+    hint = f" (see {PROGRAM} {_path_of_command(arguments)} --help)"
     try:
         code = _group.main(arguments, prog_name=PROGRAM, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as fault:
+        # Its message is the help of a group.
+        fault.show()
+        sys.exit(EXIT_USAGE)
     except click.UsageError as fault:
         _fail(fault.format_message() + hint, EXIT_USAGE)
     except click.exceptions.Abort:
@@ -73,6 +77,13 @@ def _name_command(arguments: Sequence[str]) -> list[str]:
     if position < len(arguments) and arguments[position] in _group.commands:
         return [arguments[position], *arguments[:position], *arguments[position + 1 :]]
     return ["run", *arguments]
+
+
+def _path_of_command(arguments: Sequence[str]) -> str:
+    """The command that is meant, with the subcommand."""
+    command = _group.commands.get(arguments[0])
+    inner = command.commands if isinstance(command, click.Group) else {}
+    return " ".join([arguments[0] if command else "run", *[word for word in arguments[1:] if word in inner][:1]])
 
 
 @click.group(

@@ -13,6 +13,7 @@ from pypiserver_ng.config.values import (
     parse_endpoint,
     parse_flag,
     parse_glob,
+    parse_limit,
     parse_network,
     parse_path,
     parse_port,
@@ -168,7 +169,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "cache-size",
         "Above this, the files of upstream that were asked for longest ago are removed. Cache mode only.",
-        parse_size,
+        parse_limit,
         default_text="unlimited",
         metavar="SIZE",
     ),

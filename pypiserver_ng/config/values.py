@@ -39,6 +39,14 @@ def parse_size(text: str) -> int:
     return _parse_quantity(text, _SIZE_UNITS, "a size such as 500MB or 2GiB")
 
 
+def parse_limit(text: str) -> int:
+    """A size that leaves room for something."""
+    size = parse_size(text)
+    if not size:
+        raise Invalid("must be more than 0: leave it out for no limit")
+    return size
+
+
 def parse_duration(text: str) -> int:
     """DURATION in seconds: a number with ``s m h d w``; a bare number is seconds."""
     return _parse_quantity(text, _DURATION_UNITS, "a duration such as 90s, 12h or 4d")
