@@ -540,13 +540,68 @@ def test_uv_resolves_where_there_is_no_pip(
     assert all(one.hashes["sha256"] == expected[one.filename] for one in found.wanted if expected[one.filename])
     with pytest.raises(Unresolvable) as refused:
         asyncio.run(resolver.resolve(Requirements(["nope"]), targets, Index(server.url)))
-    assert "nope" in refused.value.names
+    assert "nope" in refused.value.wanted
 
 
 def test_the_lines_that_matter() -> None:
     """Of what a resolver says; nothing of its progress, and its own addresses are taken out before."""
     text = "Looking in indexes: x\nCollecting a\nERROR: Cannot install a\n\nThe conflict is caused by:\n    a needs b\n"
     assert choose_lines(text) == ["Cannot install a", "The conflict is caused by:", "    a needs b"]
+
+
+def test_many_versions_are_shortened() -> None:
+    """To the last ten that pip names; ten are no longer list."""
+    many = [f"1.{number}" for number in range(12)]
+    line = "Could not find a version that satisfies the requirement demo==9 (from versions: {})"
+    texts = {
+        line.format(", ".join(many)): line.format(", ".join(many[2:]) + " … and 2 more"),
+        line.format(", ".join(many[2:])): line.format(", ".join(many[2:])),
+        line.format("none"): line.format("none"),
+        f"Ignored the following yanked versions: {', '.join(many)}": (
+            f"Ignored the following yanked versions: {', '.join(many[2:])} … and 2 more"
+        ),
+    }
+    python = "Ignored the following versions that require a different python version: "
+    requiring = [f"{version} Requires-Python >=3.6,<3.9" for version in many]
+    texts[python + "; ".join(requiring)] = f"{python}{'; '.join(requiring[2:])} … and 2 more"
+    assert choose_lines("\n".join(f"ERROR: {text}" for text in texts)) == list(texts.values())
+
+
+WANTED = {
+    "pip": ("Could not find a version that satisfies the requirement Low_Lib==1.5 (from versions: 1.0)", "1.5"),
+    "an extra": ("No matching distribution found for low-lib[x]==1!1.5+a.b", "1!1.5+a.b"),
+    "any": ("No matching distribution found for low-lib", None),
+    "a range": ("No matching distribution found for low-lib>=2", None),
+    "uv": ("Because there is no version of low-lib==1.5 and you require low-lib==1.5, we can conclude", "1.5"),
+}
+
+
+@pytest.mark.parametrize("case", WANTED)
+def test_what_was_wanted(case: str) -> None:
+    line, version = WANTED[case]
+    assert Unresolvable("pip", [line]).wanted == {"low-lib": version}
+
+
+@pytest.mark.parametrize(
+    ("requirement", "note"),
+    (
+        ("low-lib==1.5", "note: low-lib 1.5 is younger than 4 days"),
+        (
+            "low-lib==1.7",
+            "note: low-lib 1.7 is not upstream; 3 files of it are withheld, such as: low-lib 1.6",
+        ),
+        ("low-lib>1.5", "note: low-lib: 3 files of it are withheld, such as: low-lib 1.6 is younger than 4 days"),
+    ),
+)
+def test_the_version_that_was_wanted_is_explained(
+    fetch: Fetch, upstream: Mirrored, requirement: str, note: str
+) -> None:
+    """Where a rule hides it."""
+    for version in ("1.4", "1.5", "1.6"):
+        upstream.add("low-lib", build_wheel("low-lib", version), upload_time="2999-01-01T00:00:00Z")
+    done = fetch(requirement, "--cooldown", "4d")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-2].startswith(note)
 
 
 def test_a_conflict_is_explained(fetch: Fetch, upstream: Mirrored) -> None:

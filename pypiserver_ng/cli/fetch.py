@@ -117,7 +117,7 @@ async def _fetch(
         try:
             selections = [*selections, await _resolve(config, make_app, requirements, targets, no_deps=no_deps)]
         except Unresolvable as fault:
-            notes = await bringer.explain(fault.names)
+            notes = await bringer.explain(fault.wanted)
             return say_failure(fault, [*fault.lines, *(f"note: {note}" for note in notes)])
     wanted = list(dict.fromkeys(one for selection in selections for one in selection.wanted))
     left_out += [line for selection in selections for line in selection.left_out]

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -27,6 +27,7 @@ from pypiserver_ng.index.threads import Threads
 from pypiserver_ng.index.turns import run_each
 from pypiserver_ng.model import NormalizedName, ParsedFilename, UpstreamFile
 from pypiserver_ng.policy import Decision, Origin
+from pypiserver_ng.policy.advisories import read_version
 from pypiserver_ng.storage import Exists, Scratch, hash_stream, translate_os_error
 
 _CHUNK = 1 << 20
@@ -110,19 +111,22 @@ class Bringer:
         """Projects that have a file here."""
         return {known.presence.parsed.name for known in await self._threads.run(self._store.catalog.everything)}
 
-    async def explain(self, names: Iterable[NormalizedName]) -> list[str]:
-        """Why a resolver may not have seen what it was asked for; one line for each project of which that is known."""
+    async def explain(self, wanted: Mapping[NormalizedName, str | None]) -> list[str]:
+        """Why a resolver may not have seen these projects, or these versions of them.
+
+        One line for each project of which that is known.
+        """
         found = []
-        for name in sorted(set(names)):
+        for name in sorted(wanted):
             try:
-                line = await self._explain(name)
+                line = await self._explain(name, wanted[name])
             except (NotFound, UpstreamFailed) as fault:
                 line = fault.message
             if line:
                 found.append(line)
         return found
 
-    async def _explain(self, name: NormalizedName) -> str | None:
+    async def _explain(self, name: NormalizedName, version: str | None) -> str | None:
         decision = await self._index.decide(name)
         if decision.origin is Origin.LOCAL:
             return f"{decision.reason}: update brings newer versions, and a lock file (-r) brings files by name"
@@ -131,7 +135,17 @@ class Bringer:
         shelf = await self._mirror.shelf(name, decision, self._index.policy, None)
         if not shelf.withheld:
             return None
-        return f"{len(shelf.withheld)} files of {name} are withheld, such as: {shelf.withheld[-1][1].reason}"
+        count = len(shelf.withheld)
+        hidden = f"{count} {'file of it is' if count == 1 else 'files of it are'} withheld"
+        example = shelf.withheld[-1][1].reason
+        asked = read_version(version) if version else None
+        if asked is None:
+            return f"{name}: {hidden}, such as: {example}"
+        reasons = [verdict.reason for file, verdict in shelf.withheld if read_version(file.version) == asked]
+        if reasons:
+            return reasons[0]
+        is_offered = any(read_version(file.version) == asked for file in shelf.project.files)
+        return f"{name} {version} is {'offered' if is_offered else 'not upstream'}; {hidden}, such as: {example}"
 
     async def origin(self, name: NormalizedName) -> Origin:
         """Who answers for the project now."""

@@ -38,8 +38,15 @@ _NOISE = re.compile(
 )
 _MISSING = re.compile(
     r"(?:the requirement |distribution found for |no versions? of |because (?=\S+ was not found))"
-    r"([A-Z0-9][A-Z0-9._-]*)",
+    r"([A-Z0-9][A-Z0-9._-]*)(?:\[[^\]]*\])?(?:===?([A-Z0-9.!+_-]*[A-Z0-9]))?",
     re.IGNORECASE,
+)
+_MOST_VERSIONS = 10
+#: Where pip says all that there is, and what is between one version and the next.
+_LISTS = (
+    (re.compile(r"(?<=\(from versions: )[^)]+"), ", "),
+    (re.compile(r"(?<=Ignored the following yanked versions: ).+"), ", "),
+    (re.compile(r"(?<=Ignored the following versions that require a different python version: ).+"), "; "),
 )
 _PLAIN_PREFIX = re.compile(r"\A(?:ERROR|error):\s*")
 
@@ -62,9 +69,13 @@ class Unresolvable(Failure):
         self.lines = tuple(lines)
 
     @property
-    def names(self) -> set[NormalizedName]:
-        """Projects of which there was not what was wanted."""
-        return {normalize_name(match[1]) for line in self.lines for match in _MISSING.finditer(line)}
+    def wanted(self) -> dict[NormalizedName, str | None]:
+        """Projects of which there was not what was wanted, each with its version where one was."""
+        found: dict[NormalizedName, str | None] = {}
+        for match in (match for line in self.lines for match in _MISSING.finditer(line)):
+            name = normalize_name(match[1])
+            found[name] = match[2] or found.get(name)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +280,17 @@ def choose_lines(text: str) -> list[str]:
         number for number, line in enumerate(lines) if _PLAIN_PREFIX.match(line) or line.startswith("The conflict")
     ]
     chosen = [line for line in lines[first[0] :] if not _NOISE.match(line.strip())] if first else lines[-_MOST_LINES:]
-    return [_PLAIN_PREFIX.sub("", line) for line in dict.fromkeys(chosen)][:_MOST_LINES]
+    return [_shorten(_PLAIN_PREFIX.sub("", line)) for line in dict.fromkeys(chosen)][:_MOST_LINES]
+
+
+def _shorten(line: str) -> str:
+    """With the last ones only of many versions, which are the newest."""
+    for pattern, separator in _LISTS:
+        if (match := pattern.search(line)) and len(versions := match[0].split(separator)) > _MOST_VERSIONS:
+            rest = len(versions) - _MOST_VERSIONS
+            shown = separator.join(versions[-_MOST_VERSIONS:])
+            line = f"{line[: match.start()]}{shown} … and {rest} more{line[match.end() :]}"
+    return line
 
 
 async def _run(command: Sequence[str], environment: Mapping[str, str], work: Path) -> tuple[int, str, str]:
