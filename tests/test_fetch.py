@@ -295,6 +295,17 @@ def test_requirements_that_are_refused(tmp_path: Path, case: str) -> None:
         read_requirements(path)
 
 
+def test_the_help_knows_that_it_caches(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Whatever the server does."""
+    program = Program(tmp_path, environment)
+    shown = {name: " ".join(program.run(name, "--help").stdout.split()) for name in ("run", "fetch", "update")}
+    assert [("--cooldown" in text, "Cache mode only" in text) for text in shown.values()] == [
+        (True, True),
+        (True, False),
+        (True, False),
+    ]
+
+
 BAD_USAGE = {
     "nothing": ((), "nothing to fetch"),
     "a directory": (("packages",), "put -- before PACKAGE_DIR"),
