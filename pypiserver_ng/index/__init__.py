@@ -23,7 +23,8 @@ from pypiserver_ng.index.curation import Curator
 from pypiserver_ng.index.explanation import Explanation, explain_offered, explain_shadowed, sort_files
 from pypiserver_ng.index.following import Flights, Following
 from pypiserver_ng.index.intake import Intake
-from pypiserver_ng.index.mirror import Mirror, Source, is_mirror_path
+from pypiserver_ng.index.mirror import Mirror, is_mirror_path
+from pypiserver_ng.index.mirror.shelves import Source
 from pypiserver_ng.index.opened import Opened, OpenFile
 from pypiserver_ng.index.pagecache import Bodies, Entry, Key, PageCache
 from pypiserver_ng.index.reading import Reader
@@ -237,7 +238,7 @@ class Index:
             shelf = await self._mirror.shelf(name, decision, self.policy, local)
         except (NotFound, UpstreamFailed) as fault:
             return Explanation(name, decision, None, (), fault.message)
-        return await self._mirror.explain(shelf, decision, self.policy)
+        return await self._mirror.explain(shelf)
 
     async def counts(self) -> tuple[int, int]:
         """Projects and files that are here."""

@@ -18,7 +18,8 @@ from pypiserver_ng.errors import Conflict, Failure, Invalid, NotFound, UpstreamF
 from pypiserver_ng.filenames import parse_found
 from pypiserver_ng.index import Index
 from pypiserver_ng.index.lockfiles import Wanted
-from pypiserver_ng.index.mirror import Mirror, Source
+from pypiserver_ng.index.mirror import Mirror
+from pypiserver_ng.index.mirror.shelves import Source
 from pypiserver_ng.index.newer import Versions, find_upstreams
 from pypiserver_ng.index.opened import Opened, OpenFile
 from pypiserver_ng.index.reading import Reader, read_now

@@ -10,84 +10,43 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import PurePosixPath
 
 from pypiserver_ng.errors import Denied, NotFound, UpstreamFailed
-from pypiserver_ng.filenames import parse_found, release_key, sort_key
-from pypiserver_ng.index.explanation import Explanation, explain_judged, explain_offered, sort_files
+from pypiserver_ng.index.explanation import Explanation
 from pypiserver_ng.index.following import Flights
 from pypiserver_ng.index.mirror.downloads import Download, Downloads, Tail
-from pypiserver_ng.index.mirror.pages import Kept, Pages
-from pypiserver_ng.index.mirror.record import Record, call_bare, describe, see_first
+from pypiserver_ng.index.mirror.pages import Pages
+from pypiserver_ng.index.mirror.record import Record, call_bare, see_first
+from pypiserver_ng.index.mirror.shelves import (
+    NEVER,
+    OTHER_BYTES,
+    Facts,
+    Shelf,
+    Source,
+    build_shelf,
+    explain_shelf,
+    tell_file,
+    tell_files,
+)
 from pypiserver_ng.index.mirror.sidecars import Sidecars
 from pypiserver_ng.index.opened import Opened, OpenFile
-from pypiserver_ng.index.pagecache import MOST_FILES, Bodies, Entry, Key, Recent
+from pypiserver_ng.index.pagecache import MOST_FILES, Entry, Key, Recent
 from pypiserver_ng.index.threads import Threads
-from pypiserver_ng.model import (
-    Body,
-    Kind,
-    Listed,
-    NormalizedName,
-    OnError,
-    ParsedFilename,
-    Project,
-    Status,
-    UpstreamFile,
-    UpstreamPage,
-)
-from pypiserver_ng.policy import Decision, Policy, Verdict, describe_status
-from pypiserver_ng.storage import Cache, Stamp
+from pypiserver_ng.model import Body, NormalizedName, OnError, Status, UpstreamFile
+from pypiserver_ng.policy import Decision, Policy, describe_status
+from pypiserver_ng.storage import Cache
 from pypiserver_ng.upstream import Upstream, UpstreamClient
 
 _log = logging.getLogger(__name__)
 
 _FIRST_SEEN = "first-seen"
 #: How old a page may be that is asked about a file whose hash it has.
-_ANY_AGE = float("inf")
+_ANY_AGE = NEVER
 _FOLLOW_SECONDS = 0.5
 _TIDY_SECONDS = 10.0
-_OTHER_BYTES = "its upstream offers other bytes under this name than were first seen"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The upstream that answers for a project, and what it says."""
-
-    upstream: Upstream
-    kept: Kept
-
-
-@dataclass(slots=True)
-class Shelf:
-    """A project as it is offered, and until when that is so."""
-
-    project: Project
-    withheld: tuple[tuple[UpstreamFile, Verdict], ...]
-    source: Source | None
-    #: What it was made of; it is right as long as that is the same.
-    facts: "Facts"
-    #: When it changes by the clock alone (seconds since 1970).
-    until: float
-    #: Nothing has to be asked before that moment,
-    fresh_until: float = 0.0
-    #: unless the cache has another generation by then.
-    generation: int = 0
-    bodies: Bodies = field(default_factory=Bodies)
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What a view is made of, by identity or number."""
-
-    #: Of the local project that is merged into it.
-    serial: int | None
-    policy: Policy
-    decision: Decision
-    upstream: str
-    stamp: Stamp
 
 
 class Mirror:
@@ -165,7 +124,9 @@ class Mirror:
         now = time.time()
         shelf = self._shelves.get(name)
         if shelf is None or shelf.facts != facts or shelf.until <= now:
-            build = partial(self._build, name, policy, source, local, facts)
+            build = partial(
+                build_shelf, name, facts, source, local, datetime.now(UTC), self._is_kept, is_offline=self.is_offline
+            )
             shelf = await self._flights.join(("shelf", name, facts), lambda: self._pages.threads.run(build))
             self._shelves.put(name, shelf, 1 + len(shelf.project.files) + len(shelf.withheld))
         shelf.fresh_until = min(fresh_until, shelf.until)
@@ -180,7 +141,7 @@ class Mirror:
         Raises UpstreamFailed where one that failed might have had it.
         """
         failure: UpstreamFailed | None = None
-        fresh_until = _ANY_AGE
+        fresh_until = NEVER
         for upstream_name in decision.upstreams:
             upstream = self._upstreams[upstream_name]
             try:
@@ -198,64 +159,13 @@ class Mirror:
             raise failure
         return None, fresh_until
 
-    def _build(
-        self, name: NormalizedName, policy: Policy, source: Source | None, local: Entry | None, facts: Facts
-    ) -> Shelf:
-        """In a thread."""
-        record = source.kept.record if source else None
-        page = record.page if record and record.page else UpstreamPage(())
-        here = local.project.files if local else ()
-        hidden = tell_files(local)
-        view = policy.view(name, [file for file in page.files if tell_file(file) not in hidden], datetime.now(UTC))
-        offered, withheld = view.offered, view.withheld
-        if record is not None and record.refused:
-            offered, spoilt = self._part(record, offered)
-            withheld += spoilt
-        if record is not None and self.is_offline:
-            offered = tuple(file for file in offered if self._is_kept(record, file))
-        if page.status is Status.QUARANTINED:
-            offered = ()
-        listed: list[Listed] = [*here, *(describe(record, file) if record else file for file in offered)]
-        if here and offered:
-            listed.sort(key=lambda file: (sort_key(file.version), file.filename))
-        said = local.project if local else page
-        reason = local.project.status_reason if local else page.status_reason
-        display_name = listed[-1].display_name if listed else name
-        serial = local.project.serial if local else 0
-        project = Project(name, display_name, serial, tuple(listed), said.status, reason)
-        until = view.until.timestamp() if view.until else _ANY_AGE
-        return Shelf(project, withheld, source, facts, until)
-
-    def _part(
-        self, record: Record, files: Sequence[UpstreamFile]
-    ) -> tuple[tuple[UpstreamFile, ...], tuple[tuple[UpstreamFile, Verdict], ...]]:
-        """Files whose bytes were replaced upstream are offered only where the first ones are here."""
-        verdict = Verdict(is_offered=False, rule="first seen", reason=_OTHER_BYTES, until=None)
-        spoilt = {
-            file.filename: file for file in files if file.filename in record.refused and not self._is_kept(record, file)
-        }
-        offered = tuple(file for file in files if file.filename not in spoilt)
-        return offered, tuple((file, verdict) for file in spoilt.values())
-
     def _is_kept(self, record: Record, file: UpstreamFile) -> bool:
         digest = record.digest_of(file)
         return digest is not None and self._cache.has_file(digest, file.filename)
 
-    async def explain(self, shelf: Shelf, decision: Decision, policy: Policy) -> Explanation:
+    async def explain(self, shelf: Shelf) -> Explanation:
         """What became of every file of a project."""
-        return await self._pages.threads.run(self._explain, shelf, decision, policy)
-
-    @staticmethod
-    def _explain(shelf: Shelf, decision: Decision, policy: Policy) -> Explanation:
-        here = [file for file in shelf.project.files if not isinstance(file, UpstreamFile)]
-        offered = [file for file in shelf.project.files if isinstance(file, UpstreamFile)]
-        judged = policy.judge_all(shelf.project.name, offered, datetime.now(UTC))
-        files = [*explain_offered(here, decision), *explain_judged(judged), *explain_judged(shelf.withheld)]
-        project = shelf.project
-        status = describe_status(project.name, project.status, project.status_reason)
-        note = None if project.status is Status.ACTIVE else status
-        upstream = shelf.source.upstream.name if shelf.source else None
-        return Explanation(project.name, decision, upstream, sort_files(files), note)
+        return await self._pages.threads.run(explain_shelf, shelf, datetime.now(UTC))
 
     async def remembered(self, name: NormalizedName) -> Sequence[UpstreamFile]:
         """What upstreams had of a project when they were last asked about it. Nobody is asked."""
@@ -308,7 +218,7 @@ class Mirror:
         if found := await self._find_gone(name, decision, filename, sha256):
             return found
         if other_bytes:
-            raise Denied(f"{filename} has other bytes here: {_OTHER_BYTES}, or it is asked for by a wrong hash")
+            raise Denied(f"{filename} has other bytes here: {OTHER_BYTES}, or it is asked for by a wrong hash")
         raise NotFound("no upstream has such a file")
 
     async def _find_gone(
@@ -336,7 +246,7 @@ class Mirror:
         if self.is_offline:
             raise NotFound(f"{file.filename} is not in the cache, and the server is offline")
         if file.filename in record.refused:
-            raise Denied(f"{file.filename} cannot be had: {_OTHER_BYTES}")
+            raise Denied(f"{file.filename} cannot be had: {OTHER_BYTES}")
         start = partial(self.fetch, source, file)
         size_of = partial(self._client.head, source.upstream, file.url)
         return Tail(file, start, size_of, self._threads, modified)
@@ -404,21 +314,6 @@ class _Pinned:
         see = partial(see_first, filename=self.file.filename, sha256=sha256)
         record = await self.pages.learn(self.upstream, self.file.project, see)
         return (record.digest_of(self.file) if record else None) or sha256
-
-
-def tell_file(file: Listed | ParsedFilename) -> tuple[str, ...]:
-    """What files have in common that are the same distribution in two spellings of its name."""
-    if file.kind is Kind.WHEEL:
-        return (release_key(file.version), *file.filename.lower().split("-")[2:])
-    return release_key(file.version), PurePosixPath(file.filename.lower()).suffix
-
-
-def tell_files(local: Entry | None) -> set[tuple[str, ...]]:
-    """The same for all files of a local project, also those that are still being copied."""
-    if local is None:
-        return set()
-    unread = (parse_found(path.rpartition("/")[2]) for path in local.unread)
-    return {tell_file(file) for file in (*local.project.files, *filter(None, unread))}
 
 
 def is_mirror_path(path: str) -> bool:
