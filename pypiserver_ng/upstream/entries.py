@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from pypiserver_ng.errors import UpstreamFailed
 from pypiserver_ng.filenames import MAX_LENGTH, parse_found
 from pypiserver_ng.model import Kind, NormalizedName, Status, UpstreamFile, UpstreamPage
 from pypiserver_ng.upstream.addresses import clean_url
@@ -56,7 +55,6 @@ class Collector:
         self._name = name
         self._base = base
         self._files: dict[str, UpstreamFile] = {}
-        self._has_foreign = False
 
     def take(self, entry: Entry) -> None:
         file = self._read(entry)
@@ -67,15 +65,11 @@ class Collector:
             self._files[file.filename] = file
 
     def finish(self, status: object, reason: object) -> UpstreamPage:
-        """Raises UpstreamFailed where the page is another project's: that would pass for one without files."""
-        if self._has_foreign and not self._files:
-            raise UpstreamFailed("it lists files of other projects only")
         marker = _STATUSES.get(status.strip().lower(), Status.ACTIVE) if isinstance(status, str) else Status.ACTIVE
         return UpstreamPage(tuple(self._files.values()), marker, read_reason(reason))
 
     def _read(self, entry: Entry) -> UpstreamFile | None:
         parsed = parse_found(entry.filename)
-        self._has_foreign = self._has_foreign or (parsed is not None and parsed.name != self._name)
         if parsed is None or parsed.name != self._name or parsed.kind is Kind.SIGNATURE:
             return None
         if not entry.filename.isascii() and len(entry.filename.encode()) > MAX_LENGTH:
