@@ -34,7 +34,7 @@ from pypiserver_ng.index.mirror.sidecars import Sidecars
 from pypiserver_ng.index.reading import Reader
 from pypiserver_ng.index.store import Store, open_store
 from pypiserver_ng.index.threads import Threads
-from pypiserver_ng.model import Action, Mode
+from pypiserver_ng.model import Action
 from pypiserver_ng.policy import NO_ADVISORIES, Policy
 from pypiserver_ng.storage import Cache
 from pypiserver_ng.upstream import Upstream, UpstreamClient
@@ -111,14 +111,15 @@ def compose_index(config: Config, store: Store) -> tuple[Index, AdvisoryWatch | 
     """Raises OSError and Invalid."""
     upstreams = choose_upstreams(config)
     watch = AdvisoryWatch(config.osv) if config.osv else None
+    policy = choose_policy(config, upstreams, watch)
     inspector = Inspector()
     index = Index(
         store,
-        choose_policy(config, upstreams, watch),
+        policy,
         upstreams,
         AttestationVerifier(config.publishers),
         inspector,
-        open_mirror(config, upstreams, inspector) if needs_mirror(config) else None,
+        open_mirror(config, upstreams, inspector) if policy.needs_cache else None,
         overwrite=config.overwrite,
         private_pages=Action.LIST in config.authenticate,
     )
@@ -190,11 +191,6 @@ def choose_policy(config: Config, upstreams: Sequence[Upstream], watch: Advisory
         rules=config.rules,
         advisories=watch.advisories if watch else NO_ADVISORIES,
     )
-
-
-def needs_mirror(config: Config) -> bool:
-    """Whether anything is fetched from upstreams at all."""
-    return Mode.CACHE in {config.fallback_mode, *(rule.mode for rule in config.rules)}
 
 
 def open_mirror(config: Config, upstreams: Sequence[Upstream], inspector: Inspector) -> Mirror:

@@ -15,8 +15,10 @@ from pypiserver_ng.model import Body, File, Kind, NormalizedName, Project, Statu
 #: (media type, coding), and for a project with provenance the URL below which that is served.
 Key = tuple[str, ...]
 
-#: Files of all remembered projects together; one costs about a kilobyte.
-MOST_FILES = 50_000
+#: Files of all remembered local projects together; one costs about a kilobyte.
+_MOST_FILES = 50_000
+#: The same of upstream projects, what upstreams say and what is offered each.
+MOST_UPSTREAM_FILES = 30_000
 #: Bodies of one project: three media types in three codings, or what clients ask for under a few hosts.
 _MOST_BODIES = 12
 
@@ -84,7 +86,7 @@ class Entry:
 
 
 class PageCache:
-    def __init__(self, most_files: int = MOST_FILES) -> None:
+    def __init__(self, most_files: int = _MOST_FILES) -> None:
         self._entries: Recent[NormalizedName, Entry] = Recent(most_files)
 
     def get(self, name: NormalizedName, serial: int) -> Entry | None:

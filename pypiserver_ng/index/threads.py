@@ -16,6 +16,15 @@ class Threads:
     async def run(self, function: Callable[..., _T], *arguments: Any) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self.executor, partial(function, *arguments))
 
+    async def finish(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """As `run`, but who is cancelled waits for the thread first: what it works on may be closed afterwards."""
+        future = asyncio.get_running_loop().run_in_executor(self.executor, partial(function, *arguments))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait({future})
+            raise
+
     def stop(self) -> None:
         """Blocks until what runs has ended."""
         self.executor.shutdown(cancel_futures=True)

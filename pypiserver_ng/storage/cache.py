@@ -111,7 +111,8 @@ class Cache:
         for directory in (self._pages, self._files, self._partial):
             directory.mkdir(exist_ok=True)
         self._changed = self._directory / "changed"
-        self._changed.touch()
+        if not self._changed.exists():
+            self._changed.touch()
         self._limit = limit
         self._upkeep = SharedLock(self._directory / "upkeep.lock")
         #: Held by whoever changes a page that he has read.
@@ -136,7 +137,8 @@ class Cache:
         """Let every process look again at what it remembers."""
         with contextlib.suppress(OSError):
             self._changed.touch()
-            os.utime(self._changed)
+            # Not the system's own time, which stands still for some milliseconds.
+            _set_time(self._changed)
 
     # Pages
 
@@ -160,7 +162,6 @@ class Cache:
     def write_page(self, upstream: str, name: NormalizedName, content: bytes, checked: int | None = None) -> Stamp:
         """Keep it in place of what was there, as confirmed now or at `checked` (ns since 1970). Raises OSError."""
         path = self._page_path(upstream, name)
-        path.parent.mkdir(exist_ok=True)
         self._write(path, content, checked)
         self.notice()
         return self.page_stamp(upstream, name) or (0, 0)
@@ -168,7 +169,7 @@ class Cache:
     def confirm_page(self, upstream: str, name: NormalizedName) -> Stamp | None:
         """It is as fresh as if it had been written now. Raises OSError but where it is gone."""
         with contextlib.suppress(FileNotFoundError):
-            os.utime(self._page_path(upstream, name))
+            _set_time(self._page_path(upstream, name))
         return self.page_stamp(upstream, name)
 
     def remove_page(self, name: NormalizedName) -> int:
@@ -190,13 +191,16 @@ class Cache:
         return self._pages / upstream / name
 
     def _write(self, path: Path, content: bytes, mtime_ns: int | None = None) -> None:
+        # Somebody may have removed the cache under our feet.
+        self._partial.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._partial / secrets.token_hex(16)
         try:
             with partial.open("wb") as file:
                 file.write(content)
                 file.flush()
-                if mtime_ns is not None:
-                    os.utime(file.fileno(), ns=(mtime_ns, mtime_ns))
+                mtime_ns = time.time_ns() if mtime_ns is None else mtime_ns
+                os.utime(file.fileno(), ns=(mtime_ns, mtime_ns))
                 os.fsync(file.fileno())
             partial.replace(path)
         finally:
@@ -236,6 +240,7 @@ class Cache:
 
     def begin(self, key: str) -> Partial:
         """Fetch what `key` names, or follow who does already. Raises OSError."""
+        self._partial.mkdir(parents=True, exist_ok=True)
         path = self._partial / key
         while True:
             try:
@@ -247,15 +252,19 @@ class Cache:
                 except FileNotFoundError:
                     continue
                 is_new = False
-            if is_new:
-                # Somebody may have taken it for left over, before it could be locked.
-                if _lock(fd, fcntl.LOCK_EX) and os.fstat(fd).st_nlink:
-                    return Partial(path, fd, is_ours=True)
-            elif not _lock(fd, fcntl.LOCK_SH):
-                return Partial(path, fd, is_ours=False)
-            else:
-                # Who fetched it is gone; others may still read from it.
-                self._remove_if_same(path, fd)
+            try:
+                if is_new:
+                    # Somebody may have taken it for left over, before it could be locked.
+                    if _lock(fd, fcntl.LOCK_EX) and os.fstat(fd).st_nlink:
+                        return Partial(path, fd, is_ours=True)
+                elif not _lock(fd, fcntl.LOCK_SH):
+                    return Partial(path, fd, is_ours=False)
+                else:
+                    # Who fetched it is gone; others may still read from it.
+                    self._remove_if_same(path, fd)
+            except BaseException:
+                os.close(fd)
+                raise
             os.close(fd)
 
     def publish(self, partial: Partial, sha256: str, filename: str) -> None:
@@ -288,7 +297,6 @@ class Cache:
     def write_metadata(self, key: str, content: bytes) -> None:
         """Raises OSError."""
         target = self._file_path(key, _name_metadata(content))
-        target.parent.mkdir(parents=True, exist_ok=True)
         self._write(target, content)
         self._make_room(len(content))
 
@@ -411,6 +419,7 @@ class Cache:
 
     def tidy(self, *, count_anew: bool = False) -> None:
         """Bring what is here below the limit: it may be smaller than before, or a file was spared that can go now."""
+        self._sweep_partial()
         if self._limit is None:
             return
         try:
@@ -432,6 +441,10 @@ def _list(directory: Path) -> list[Path]:
 def _has_hash(fd: int, sha256: str) -> bool:
     with open(os.dup(fd), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
         return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+
+
+def _set_time(path: Path) -> None:
+    os.utime(path, ns=(time.time_ns(),) * 2)
 
 
 def _lock(fd: int, operation: int) -> bool:

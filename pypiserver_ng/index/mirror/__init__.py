@@ -33,7 +33,7 @@ from pypiserver_ng.index.mirror.shelves import (
 )
 from pypiserver_ng.index.mirror.sidecars import Sidecars
 from pypiserver_ng.index.opened import Opened, OpenFile
-from pypiserver_ng.index.pagecache import MOST_FILES, Entry, Key, Recent
+from pypiserver_ng.index.pagecache import MOST_UPSTREAM_FILES, Entry, Key, Recent
 from pypiserver_ng.index.threads import Threads
 from pypiserver_ng.model import Body, NormalizedName, OnError, Status, UpstreamFile
 from pypiserver_ng.policy import Decision, Policy, describe_status
@@ -74,7 +74,7 @@ class Mirror:
         self._flights = flights
         self._upstreams = {upstream.name: upstream for upstream in upstreams}
         self.is_offline = offline
-        self._shelves: Recent[NormalizedName, Shelf] = Recent(MOST_FILES)
+        self._shelves: Recent[NormalizedName, Shelf] = Recent(MOST_UPSTREAM_FILES)
 
     async def follow(self) -> None:
         """Notice, until cancelled, what other processes and commands do to the cache."""

@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 _LARGEST = 16 * 2**30
 #: How often a process looks how far another is with a file.
 _POLL_SECONDS = 0.02
+#: How long another process is waited for that brings nothing; longer than an upstream may take between two pieces.
+_HUNG_SECONDS = 40.0
 #: Other digests that a page may give; their names in hashlib.
 _DIGESTS = {"sha512": "sha512", "sha384": "sha384", "sha224": "sha224", "md5": "md5", "blake2b_256": "blake2b"}
 
@@ -152,6 +154,7 @@ class Downloads:
                 _log.warning("%s of %s: %s", download.file.filename, upstream.name, fault.message)
             download.finish(fault)
         except OSError as fault:
+            _log.warning("%s cannot be kept: %s", download.file.filename, fault.strerror)
             download.finish(translate_os_error(fault, "the file was not fetched"))
         except asyncio.CancelledError:
             download.finish(UpstreamFailed("the server stops"))
@@ -210,7 +213,7 @@ class Downloads:
             async for chunk in answer.chunks:
                 if download.received + len(chunk) > limit:
                     raise UpstreamFailed(f"{upstream.name} sends more bytes of {file.filename} than it should have")
-                await self._threads.run(writer.write, chunk)
+                await self._threads.finish(writer.write, chunk)
                 download.received += len(chunk)
                 download.pulse()
         if download.total is not None and download.received != download.total:
@@ -219,7 +222,7 @@ class Downloads:
             )
         sha256 = writer.check(file.filename, upstream.name)
         _expect(file, upstream, sha256, await expectation.settle(sha256))
-        await self._threads.run(self._cache.publish, partial, sha256, file.filename)
+        await self._threads.finish(self._cache.publish, partial, sha256, file.filename)
         _log.info("fetched %s from %s: %d bytes", file.filename, upstream.name, download.received)
         download.total = download.received
         return sha256
@@ -229,9 +232,15 @@ class Downloads:
     async def _follow(self, download: Download, partial: Partial) -> str | None:
         """Its sha256 when the other process is done; None where it failed before anybody read from it."""
         download.attach(partial)
+        grown = time.monotonic()
         while True:
             is_over = await self._threads.run(partial.is_over)
-            download.received = os.fstat(partial.fd).st_size
+            size = os.fstat(partial.fd).st_size
+            if size > download.received:
+                grown = time.monotonic()
+            elif time.monotonic() - grown > _HUNG_SECONDS:
+                raise UpstreamFailed(f"{download.file.filename} is being fetched by a process that does not go on")
+            download.received = size
             if download.received and not is_over:
                 download.has_begun.set()
             download.pulse()
@@ -316,7 +325,7 @@ class _Writer:
         self._fd = fd
         self._sha256 = hashlib.sha256()
         algorithm, _, self._expected = (other or "").partition("=")
-        self._other = _new_hash(algorithm)
+        self._other = _new_hash(algorithm) if algorithm else None
 
     def write(self, chunk: bytes) -> None:
         self._sha256.update(chunk)
@@ -335,9 +344,12 @@ class _Writer:
 
 def _new_hash(algorithm: str) -> Any:
     name = _DIGESTS.get(algorithm)
+    if name is None:
+        # What cannot be checked must not pass for checked.
+        raise UpstreamFailed(f"its page gives a digest that is not known here: {algorithm[:20]}")
     if name == "blake2b":
         return hashlib.blake2b(digest_size=32)
-    return hashlib.new(name, usedforsecurity=False) if name else None
+    return hashlib.new(name, usedforsecurity=False)
 
 
 def _expect(file: UpstreamFile, upstream: Upstream, sha256: str, expected: str) -> None:
@@ -363,7 +375,8 @@ def _host(file: UpstreamFile) -> str:
 def name_key(upstream: str, file: UpstreamFile) -> str:
     """What tells one upstream's file from all others, as a filename of 64 characters.
 
-    Not its sha256 alone: another upstream, or another project, may say that its file has the same.
+    Not its sha256 alone: another upstream, or another project, may say that its file has the same. Not its URL where
+    there is a hash: some indexes sign their links anew for each page.
     """
-    parts = (upstream, file.project, file.filename, file.sha256 or "", file.url)
+    parts = (upstream, file.project, file.filename, file.sha256 or file.url)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from pypiserver_ng.errors import Unavailable, UpstreamFailed
 from pypiserver_ng.index.following import Flights
@@ -21,7 +22,7 @@ from pypiserver_ng.index.mirror.record import (
     encode_record,
     merge_record,
 )
-from pypiserver_ng.index.pagecache import MOST_FILES, Recent
+from pypiserver_ng.index.pagecache import MOST_UPSTREAM_FILES, Recent
 from pypiserver_ng.index.threads import Threads
 from pypiserver_ng.model import NormalizedName, UpstreamPage
 from pypiserver_ng.storage import Cache, Partial, Stamp
@@ -39,6 +40,8 @@ _REFRESH_SECONDS = 10.0
 _ABSENT_SECONDS = 10.0
 #: How often a process looks whether another is done with what it fetches.
 _POLL_SECONDS = 0.02
+#: How long another process is waited for that asks for the same; longer than an upstream may take for a page.
+_HUNG_SECONDS = 75.0
 #: In place of an inode.
 _IN_MEMORY = 0
 
@@ -91,7 +94,7 @@ class Pages:
         self._flights = flights
         self._offline = offline
         self._faults = Faults()
-        self._kept: Recent[tuple[str, NormalizedName], Kept] = Recent(MOST_FILES)
+        self._kept: Recent[tuple[str, NormalizedName], Kept] = Recent(MOST_UPSTREAM_FILES)
         #: When each page that is being asked for was (monotonic).
         self._began: dict[tuple[str, NormalizedName], float] = {}
         #: As last seen; whoever remembers something compares.
@@ -132,7 +135,8 @@ class Pages:
 
     async def _load(self, upstream: Upstream, name: NormalizedName) -> Kept | None:
         known = self._kept.get((upstream.key, name))
-        kept = await self.threads.run(self._read, upstream, name, known)
+        read = partial(self.threads.run, self._read, upstream, name, known)
+        kept = await self._flights.join(("read", upstream.key, name), read)
         if kept is None:
             self._kept.drop((upstream.key, name))
             return None
@@ -196,6 +200,9 @@ class Pages:
             kept = await self._load(upstream, name)
             if kept and began <= kept.checked <= time.time():
                 return kept  # another process was quicker
+            if fault := self._faults.find(upstream.key, name):
+                # Somebody met it while we waited for our turn.
+                raise fault
             record = kept.record if kept else None
             has_page = record is not None and record.page is not None
             answer = await self._client.fetch_page(
@@ -211,13 +218,18 @@ class Pages:
             self._faults.remember(upstream.key, name, fault)
             _log.warning("%s of %s: %s", name, upstream.name, fault.message)
             raise
+        except Exception:
+            # Perhaps nobody waits for this flight.
+            _log.exception("asking %s for %s failed", upstream.name, name)
+            raise UpstreamFailed(f"what {upstream.name} has of {name} could not be read") from None
         finally:
             if turn is not None:
                 await self.threads.run(_give_back, turn)
 
     async def _take_turn(self, key: str) -> Partial | None:
-        """Keep other processes from asking for the same; None where locks cannot be had."""
-        while True:
+        """Keep other processes from asking for the same; None where locks cannot be had, or one hangs with it."""
+        deadline = time.monotonic() + _HUNG_SECONDS
+        while time.monotonic() < deadline:
             try:
                 turn = await self.threads.run(self._cache.begin, key)
             except OSError as fault:
@@ -226,10 +238,12 @@ class Pages:
             if turn.is_ours:
                 return turn
             try:
-                while not await self.threads.run(turn.is_over):  # noqa: ASYNC110 - another process tells nobody
+                while time.monotonic() < deadline and not await self.threads.run(turn.is_over):  # noqa: ASYNC110
+                    # Another process tells nobody.
                     await asyncio.sleep(_POLL_SECONDS)
             finally:
                 turn.close()
+        return None
 
     def _keep(
         self, upstream: Upstream, name: NormalizedName, answer: RawPage | NotModified | None, known: Record | None

@@ -46,8 +46,10 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def find(self, filename: str, sha256: str | None) -> UpstreamFile | None:
         """The file with these bytes, listed or not; `sha256` is None for one whose hash the upstream does not give."""
+        # Such a file keeps its address when the upstream begins to give hashes.
+        wanted = {sha256} if sha256 else {None, self.first_seen.get(filename)}
         for file in self.files:
-            if file.filename == filename and file.sha256 == sha256:
+            if file.filename == filename and file.sha256 in wanted:
                 return file
         return None
 
@@ -168,8 +170,10 @@ def describe(record: Record, file: UpstreamFile) -> UpstreamFile:
     """The file as a page lists it: every wheel has core metadata here, but those that turned out to be bare.
 
     Where the upstream does not give them, they are read from the wheel when somebody asks. Nothing else that is
-    learnt here gets onto the page: it has to stay the same as long as the upstream's does.
+    learnt here gets onto the page: it has to stay the same as long as the upstream's does. Signatures are not fetched.
     """
+    if file.has_signature:
+        file = msgspec.structs.replace(file, has_signature=False)
     if file.kind is Kind.WHEEL and file.metadata_sha256 is None and file.filename not in record.bare:
         return msgspec.structs.replace(file, metadata_sha256="")
     return file
