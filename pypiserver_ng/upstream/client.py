@@ -66,12 +66,9 @@ class Download:
 class _Range:
     first: int | None
     last: int | None
-    suffix: int | None
 
     @property
     def header(self) -> str | None:
-        if self.suffix is not None:
-            return f"bytes=-{self.suffix}"
         if self.first is None and self.last is None:
             return None
         return f"bytes={self.first or 0}-{'' if self.last is None else self.last}"
@@ -79,8 +76,6 @@ class _Range:
     def fits(self, first: int, last: int, total: int | None) -> bool:
         """Whether a part is the one that was asked for."""
         end = last if total is None else total - 1
-        if self.suffix is not None:
-            return total is not None and last == end and first == max(0, total - self.suffix)
         return first == (self.first or 0) and first <= last == (end if self.last is None else min(self.last, end))
 
 
@@ -132,14 +127,13 @@ class UpstreamClient:
         *,
         first: int | None = None,
         last: int | None = None,
-        suffix: int | None = None,
     ) -> AsyncIterator[Download]:
-        """The file at a URL that the upstream gave: from `first` to `last`, both included, or its last `suffix` bytes.
+        """The file at a URL that the upstream gave: from `first` to `last`, both included.
 
         Raises NotFound and UpstreamFailed.
         """
         trail = Trail(upstream, url)
-        part = _Range(first, last, suffix)
+        part = _Range(first, last)
         headers = {"Accept-Encoding": "identity"} | ({"Range": part.header} if part.header else {})
         with blaming(trail):
             response = await self._ask("GET", trail, headers, Purpose.FILES)

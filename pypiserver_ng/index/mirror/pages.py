@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 #: How long a page that is old is held back for a newer one, in seconds since that was asked for.
 _PATIENCE_SECONDS = 0.5
 #: The same for who asked for the newest by name.
-_REFRESH_PATIENCE_SECONDS = 5.0
+_REFRESH_PATIENCE_SECONDS = 2.0
 #: Nobody gets a page asked for again that was asked for less than so many seconds ago.
 _REFRESH_SECONDS = 10.0
 #: How long an upstream is believed that it has no such project.
