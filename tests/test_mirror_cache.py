@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -9,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from pypiserver_ng.model import NormalizedName
 from pypiserver_ng.storage import Cache
+from pypiserver_ng.storage.cache import Usage
 
+DEMO = NormalizedName("demo")
 KEY = "e" * 64
 CONTENT = b"x" * 100
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -201,11 +205,103 @@ def test_metadata_count(open_cache: Open) -> None:
 
 def test_damaged_metadata_are_not_returned(cache: Cache) -> None:
     """Whether or not anybody knows what they must be."""
-    digest = hashlib.sha256(CONTENT).hexdigest()
     cache.write_metadata(KEY, CONTENT)
-    assert cache.read_metadata(KEY, digest) == cache.read_metadata(KEY, None) == CONTENT
+    assert cache.read_metadata(KEY, SHA256) == cache.read_metadata(KEY, None) == CONTENT
     assert cache.read_metadata(KEY, "0" * 64) is None
     [kept] = cache.files()
     kept.path.write_bytes(CONTENT[:-1])
-    assert cache.read_metadata(KEY, digest) is None
+    assert cache.read_metadata(KEY, SHA256) is None
     assert cache.read_metadata(KEY, None) is None
+
+
+def test_metadata_are_used_by_reading(open_cache: Open) -> None:
+    cache = open_cache(300)
+    cache.write_metadata(KEY, CONTENT)
+    [kept] = cache.files()
+    os.utime(kept.path, (1, 1))
+    age(cache, keep(cache, "a"), 300)
+    assert cache.read_metadata(KEY, None) == CONTENT
+    assert names(cache) == ["a-1.0.tar.gz", kept.filename]
+
+
+@pytest.mark.parametrize("is_sent", (True, False))
+def test_what_never_fits_pushes_nothing_out(open_cache: Open, is_sent: bool) -> None:
+    """Neither when it comes nor while somebody still reads it."""
+    cache = open_cache(300)
+    age(cache, keep(cache, "a"), 300)
+    with closing(cache.begin(KEY)) as large:
+        os.write(large.fd, bytes(1000))
+        cache.publish(large, KEY, "large-1.0.tar.gz")
+        if is_sent:
+            keep(cache, "b")
+            assert names(cache)[0] == "a-1.0.tar.gz"
+    keep(cache, "c")
+    assert "a-1.0.tar.gz" in names(cache)
+    assert "large-1.0.tar.gz" not in names(cache)
+
+
+def test_dropping_what_came_since(cache: Cache) -> None:
+    """What was here before stays; nothing is left of the other, not even its directory."""
+    filename = keep(cache, "a")
+    [kept] = cache.files()
+    came = kept.path.stat().st_mtime
+    cache.drop("a" * 64, filename, came + 1)
+    assert names(cache) == [filename]
+    cache.drop("a" * 64, filename, came)
+    assert names(cache) == []
+    assert not kept.path.parent.exists()
+
+
+# Pages
+
+
+def test_pages_and_when_they_were_confirmed(cache: Cache, open_cache: Open) -> None:
+    """Every change is seen by others; a confirmation is no change, but is on the disk."""
+    other = open_cache(None)
+    assert (cache.read_page("up", DEMO), cache.page_stamp("up", DEMO)) == (None, None)
+    before = other.generation()
+    stamp = cache.write_page("up", DEMO, b"page", checked=10**9)
+    assert other.generation() != before
+    assert stamp[1] == 10**9
+    assert other.read_page("up", DEMO) == (b"page", stamp)
+    assert list(other.pages(DEMO)) == [("up", b"page")]
+    before = other.generation()
+    now = time.time_ns()
+    confirmed = cache.confirm_page("up", DEMO)
+    assert confirmed is not None
+    assert (confirmed[0], confirmed[1] >= now) == (stamp[0], True)
+    assert other.generation() == before
+    assert cache.write_page("up", DEMO, b"page")[1] >= now
+    assert cache.confirm_page("up", NormalizedName("absent")) is None
+    assert (cache.remove_page(DEMO), cache.remove_page(DEMO)) == (1, 0)
+
+
+def test_purging(cache: Cache, open_cache: Open) -> None:
+    """Pages stay, because they know what was seen first, and are as old as can be."""
+    keep(cache, "a")
+    cache.write_page("up", DEMO, b"page")
+    before = cache.generation()
+    open_cache(None).purge()
+    assert names(cache) == []
+    assert cache.generation() != before
+    found = cache.read_page("up", DEMO)
+    assert found is not None
+    assert (found[0], found[1][1]) == (b"page", 0)
+
+
+def test_a_second_process_changes_nothing(cache: Cache, open_cache: Open) -> None:
+    """Its start is no reason for the others to look at their pages again."""
+    before = cache.generation()
+    open_cache(None)
+    assert cache.generation() == before
+
+
+def test_a_cache_that_is_removed_under_our_feet(cache: Cache, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "cache" / "partial")
+    shutil.rmtree(tmp_path / "cache" / "files")
+    filename = keep(cache, "a")
+    assert names(cache) == [filename]
+    shutil.rmtree(tmp_path / "cache" / "partial")
+    shutil.rmtree(tmp_path / "cache" / "pages")
+    cache.write_page("up", DEMO, b"page")
+    assert cache.usage() == Usage(pages=1, page_bytes=4, files=1, file_bytes=100)
