@@ -196,15 +196,16 @@ def test_replaced_bytes(mirror: Mirror, mirrored: Mirrored, program: Program) ->
 
 
 def test_files_of_a_project_that_has_gone(mirror: Mirror, mirrored: Mirrored) -> None:
-    """What is here is had by its URL; what is not is unknown, as the project is."""
+    """What is here is had by its URL; what is not is unknown as the project is, though its bytes lie there yet."""
     mirrored.add("demo", WHEEL, NEWER)
     server = mirror(config=ASK_EACH_TIME)
     assert is_complete(ask(server, url_of(WHEEL)))
-    mirrored.remove("demo")
+    mirrored.spoil("/simple/demo/", status=404)
     wait_until(lambda: page_of(server).status == 404, within=20)
     assert ask(server, url_of(WHEEL)).body == WHEEL.content
     assert ask(server, url_of(NEWER)).status == 404
     assert page_of(server).status == 404
+    assert mirrored.count_files(NEWER) == 0
 
 
 def test_the_first_upstream_decides_again(mirror: Mirror, mirrored: Mirrored, second: Mirrored) -> None:
