@@ -27,8 +27,7 @@ def entry(distribution: Distribution, project: str = "demo", **facts: Any) -> di
         "hashes": {"sha256": distribution.sha256},
         "size": len(distribution.content),
         "upload-time": "2020-02-02T00:00:00Z",
-        **facts,
-    }
+    } | facts
 
 
 def say(upstream: Mirrored, *entries: dict[str, Any], project: str = "demo") -> None:
@@ -39,7 +38,8 @@ def say(upstream: Mirrored, *entries: dict[str, Any], project: str = "demo") -> 
 
 
 def two_upstreams(first: Mirrored, second: Mirrored, more: str = "") -> str:
-    return f'[[upstream]]\nname = "first"\nurl = "{first.url}"\n{more}\n[[upstream]]\nname = "second"\nurl = "{second.url}"\n'
+    tables = (("first", first.url, more), ("second", second.url, ""))
+    return "".join(f'[[upstream]]\nname = "{name}"\nurl = "{url}"\n{rest}\n' for name, url, rest in tables)
 
 
 def test_torn_bytes_are_never_first_seen(mirror: Mirror, mirrored: Mirrored) -> None:
@@ -78,8 +78,8 @@ def test_no_upstream_speaks_for_a_file_of_another(mirror: Mirror, mirrored: Mirr
     """One that says that its project has a file with the same hash forges no metadata, nor keeps others from it."""
     mirrored.look.metadata = False
     mirrored.add("demo", WHEEL)
-    evil: dict[str, Any] = {"filename": "evil-1.0-py3-none-any.whl", "url": "/files/evil/evil.whl", "core-metadata": True}
-    say(second, entry(WHEEL, **evil), project="evil")
+    evil: dict[str, Any] = {"filename": "evil-1.0-py3-none-any.whl", "url": "/files/evil/evil.whl"}
+    say(second, entry(WHEEL, **evil) | {"core-metadata": True}, project="evil")
     forged = b"Metadata-Version: 2.1\nName: demo\nVersion: 1.0\nRequires-Dist: evil\n\n"
     second.spoil("/files/evil/evil.whl.metadata", status=200, body=forged)
     hanging = second.spoil("/files/evil/evil.whl", hang=True)

@@ -182,7 +182,9 @@ def test_private(open_index: OpenIndex, packages: Path, passwords: Path) -> None
 
 def test_public_fallback_is_not_asked(open_index: OpenIndex) -> None:
     """Only local projects are described here."""
-    client = open_index(disable_fallback=False, upstreams=(UpstreamSettings("upstream", "https://mirror.example/simple/"),))
+    client = open_index(
+        disable_fallback=False, upstreams=(UpstreamSettings("upstream", "https://mirror.example/simple/"),)
+    )
     assert client.get("/pypi/absent/json").status_code == 404
 
 

@@ -234,7 +234,9 @@ def test_paths_beside_the_pages(wire: Wire, path: str) -> None:
 
 def test_fallback(open_index: OpenIndex) -> None:
     """A project without a file is somewhere else: the query goes along, credentials and odd names do not."""
-    client = open_index(disable_fallback=False, upstreams=(UpstreamSettings("upstream", "https://user:secret@mirror.example/simple/"),))
+    client = open_index(
+        disable_fallback=False, upstreams=(UpstreamSettings("upstream", "https://user:secret@mirror.example/simple/"),)
+    )
     answer = client.get("/simple/absent/?format=text/html")
     assert (
         answer.status_code,
