@@ -24,6 +24,7 @@ from pathlib import Path
 
 from pypiserver_ng.model import NormalizedName
 from pypiserver_ng.storage.lock import SharedLock
+from pypiserver_ng.storage.partial import Partial, begin_partial, remove_if_same, sweep_partials
 from pypiserver_ng.storage.sidecar import make_private_directory
 
 _log = logging.getLogger(__name__)
@@ -33,8 +34,6 @@ _METADATA = ".metadata"
 #: not cost another look through all of them.
 _MANY = 5_000
 _SLACK = 0.05
-#: What was being fetched so long ago, in seconds, and is locked by nobody, is left over.
-_LEFT_OVER_SECONDS = 60.0
 
 #: Tells one state of a page from another: inode and modification time in nanoseconds.
 Stamp = tuple[int, int]
@@ -67,36 +66,6 @@ class Usage:
     file_bytes: int
 
 
-class Partial:
-    """A file that is being fetched, in this process (`is_ours`) or in another."""
-
-    def __init__(self, path: Path, fd: int, *, is_ours: bool) -> None:
-        self.path = path
-        self.fd = fd
-        self.is_ours = is_ours
-
-    def is_over(self) -> bool:
-        """Whether another process, who fetched it, is done with it or gone."""
-        return _lock(self.fd, fcntl.LOCK_SH)
-
-    def has_moved(self) -> bool:
-        """Whether who fetched it gave it another name."""
-        status = os.fstat(self.fd)
-        if not status.st_nlink:
-            return False
-        with contextlib.suppress(OSError):
-            return self.path.stat().st_ino != status.st_ino
-        return True
-
-    def give_up(self) -> None:
-        """Ours only: remove it."""
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
-
-    def close(self) -> None:
-        os.close(self.fd)
-
-
 class Cache:
     """One state directory's cache. `limit` in bytes of files, None for no limit."""
 
@@ -107,8 +76,8 @@ class Cache:
         self._pages = self._directory / "pages"
         self._files = self._directory / "files"
         #: For files that get no name.
-        self.scratch = self._partial = self._directory / "partial"
-        for directory in (self._pages, self._files, self._partial):
+        self.scratch = self._directory / "partial"
+        for directory in (self._pages, self._files, self.scratch):
             directory.mkdir(exist_ok=True)
         self._changed = self._directory / "changed"
         if not self._changed.exists():
@@ -118,7 +87,7 @@ class Cache:
         #: Held by whoever changes a page that he has read.
         self.lock = SharedLock(self._directory / "pages.lock")
         self._used = self._directory / "used"
-        self._sweep_partial()
+        sweep_partials(self.scratch)
 
     def close(self) -> None:
         self._upkeep.close()
@@ -192,9 +161,9 @@ class Cache:
 
     def _write(self, path: Path, content: bytes, mtime_ns: int | None = None) -> None:
         # Somebody may have removed the cache under our feet.
-        self._partial.mkdir(parents=True, exist_ok=True)
+        self.scratch.mkdir(parents=True, exist_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._partial / secrets.token_hex(16)
+        partial = self.scratch / secrets.token_hex(16)
         try:
             with partial.open("wb") as file:
                 file.write(content)
@@ -221,7 +190,7 @@ class Cache:
             return None
         if size is not None and os.fstat(fd).st_size != size and not _has_hash(fd, sha256):
             _log.warning("%s has not its bytes any more: it is removed from the cache", filename)
-            self._remove_if_same(path, fd)
+            remove_if_same(path, fd)
             os.close(fd)
             return None
         with contextlib.suppress(OSError):
@@ -240,32 +209,7 @@ class Cache:
 
     def begin(self, key: str) -> Partial:
         """Fetch what `key` names, or follow who does already. Raises OSError."""
-        self._partial.mkdir(parents=True, exist_ok=True)
-        path = self._partial / key
-        while True:
-            try:
-                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-                is_new = True
-            except FileExistsError:
-                try:
-                    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-                except FileNotFoundError:
-                    continue
-                is_new = False
-            try:
-                if is_new:
-                    # Somebody may have taken it for left over, before it could be locked.
-                    if _lock(fd, fcntl.LOCK_EX) and os.fstat(fd).st_nlink:
-                        return Partial(path, fd, is_ours=True)
-                elif not _lock(fd, fcntl.LOCK_SH):
-                    return Partial(path, fd, is_ours=False)
-                else:
-                    # Who fetched it is gone; others may still read from it.
-                    self._remove_if_same(path, fd)
-            except BaseException:
-                os.close(fd)
-                raise
-            os.close(fd)
+        return begin_partial(self.scratch, key)
 
     def publish(self, partial: Partial, sha256: str, filename: str) -> None:
         """Give our bytes, which were checked, their name; durably. Raises OSError."""
@@ -302,25 +246,6 @@ class Cache:
 
     def _file_path(self, sha256: str, filename: str) -> Path:
         return self._files / sha256[:2] / sha256 / filename
-
-    @staticmethod
-    def _remove_if_same(path: Path, fd: int) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_ino == os.fstat(fd).st_ino:
-                path.unlink()
-
-    def _sweep_partial(self) -> None:
-        """Remove what dead processes left behind."""
-        for path in _list(self._partial):
-            with contextlib.suppress(OSError):
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    # A page is written here without a lock.
-                    if time.time() - os.fstat(fd).st_mtime > _LEFT_OVER_SECONDS:
-                        self._remove_if_same(path, fd)
-                finally:
-                    os.close(fd)
 
     # Room
 
@@ -419,7 +344,7 @@ class Cache:
 
     def tidy(self, *, count_anew: bool = False) -> None:
         """Bring what is here below the limit: it may be smaller than before, or a file was spared that can go now."""
-        self._sweep_partial()
+        sweep_partials(self.scratch)
         if self._limit is None:
             return
         try:
@@ -445,14 +370,6 @@ def _has_hash(fd: int, sha256: str) -> bool:
 
 def _set_time(path: Path) -> None:
     os.utime(path, ns=(time.time_ns(),) * 2)
-
-
-def _lock(fd: int, operation: int) -> bool:
-    try:
-        fcntl.flock(fd, operation | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _name_metadata(content: bytes) -> str:
