@@ -55,7 +55,8 @@ def age(cache: Cache, filename: str, seconds: int) -> None:
     """It was last used so long ago."""
     [kept] = [kept for kept in cache.files() if kept.filename == filename]
     moment = time.time() - seconds
-    os.utime(kept.path, (moment, moment))
+    # Written long before: else some file systems would count a reading by themselves.
+    os.utime(kept.path, (moment, 1))
 
 
 def names(cache: Cache) -> list[str]:
