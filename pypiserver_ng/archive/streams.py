@@ -30,11 +30,11 @@ class Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int = -1, /) -> bytes: ...
 
 
-class _Gunzip:
-    """zlib in the shape of a `Decompressor`; the gzip trailer's length and checksum are checked."""
+class Inflater:
+    """zlib in the shape of a `Decompressor`, by default of gzip: its trailer's length and checksum are checked."""
 
-    def __init__(self) -> None:
-        self._zlib = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    def __init__(self, wbits: int = 16 + zlib.MAX_WBITS) -> None:
+        self._zlib = zlib.decompressobj(wbits)
 
     @property
     def eof(self) -> bool:
@@ -55,7 +55,7 @@ class _Gunzip:
 #: What such streams begin with.
 GZIP, BZIP2, XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"
 _DECOMPRESSORS: dict[bytes, Callable[[], Decompressor]] = {
-    GZIP: _Gunzip,
+    GZIP: Inflater,
     BZIP2: bz2.BZ2Decompressor,
     XZ: lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY),
 }

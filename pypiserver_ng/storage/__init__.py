@@ -7,7 +7,7 @@ is durable: bytes, then the name, each flushed to the disk.
 from pypiserver_ng.storage.cache import Cache, Kept, Stamp, Usage
 from pypiserver_ng.storage.directory import Directory, Exists, Seen, is_being_written, mtime_of, translate_os_error
 from pypiserver_ng.storage.lock import Seat, SharedLock
-from pypiserver_ng.storage.partial import Partial
+from pypiserver_ng.storage.partial import Partial, hash_open_file
 from pypiserver_ng.storage.scratch import Scratch, hash_stream
 from pypiserver_ng.storage.sidecar import MetadataStore, make_private_directory
 
@@ -24,6 +24,7 @@ __all__ = [
     "SharedLock",
     "Stamp",
     "Usage",
+    "hash_open_file",
     "hash_stream",
     "is_being_written",
     "make_private_directory",

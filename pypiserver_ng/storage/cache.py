@@ -24,7 +24,14 @@ from pathlib import Path
 
 from pypiserver_ng.model import NormalizedName
 from pypiserver_ng.storage.lock import SharedLock
-from pypiserver_ng.storage.partial import Partial, begin_partial, remove_if_same, sweep_partials
+from pypiserver_ng.storage.partial import (
+    Partial,
+    begin_partial,
+    hash_open_file,
+    is_same,
+    remove_if_same,
+    sweep_partials,
+)
 from pypiserver_ng.storage.sidecar import make_private_directory
 
 _log = logging.getLogger(__name__)
@@ -188,7 +195,7 @@ class Cache:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
             return None
-        if size is not None and os.fstat(fd).st_size != size and not _has_hash(fd, sha256):
+        if size is not None and os.fstat(fd).st_size != size and hash_open_file(fd) != sha256:
             _log.warning("%s has not its bytes any more: it is removed from the cache", filename)
             remove_if_same(path, fd)
             os.close(fd)
@@ -203,9 +210,7 @@ class Cache:
 
     def is_published(self, partial: Partial, sha256: str, filename: str) -> bool:
         """Whether what another process fetched got its name."""
-        with contextlib.suppress(OSError):
-            return self._file_path(sha256, filename).stat().st_ino == os.fstat(partial.fd).st_ino
-        return False
+        return is_same(self._file_path(sha256, filename), partial.fd)
 
     def begin(self, key: str) -> Partial:
         """Fetch what `key` names, or follow who does already. Raises OSError."""
@@ -361,11 +366,6 @@ def _list(directory: Path) -> list[Path]:
         return list(directory.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _has_hash(fd: int, sha256: str) -> bool:
-    with open(os.dup(fd), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
 
 
 def _set_time(path: Path) -> None:

@@ -6,6 +6,7 @@ that can be had tells that he is done or gone.
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import time
 from pathlib import Path
@@ -28,7 +29,7 @@ class Partial:
 
     def has_moved(self) -> bool:
         """Whether who fetched it gave it another name."""
-        return os.fstat(self.fd).st_nlink > 0 and not _is_same(self.path, self.fd)
+        return os.fstat(self.fd).st_nlink > 0 and not is_same(self.path, self.fd)
 
     def give_up(self) -> None:
         """Ours only: remove it, unless it has another name by now."""
@@ -85,15 +86,26 @@ def sweep_partials(directory: Path) -> None:
 def remove_if_same(path: Path, fd: int) -> None:
     """Remove the name of an open file, unless another file has it by now."""
     with contextlib.suppress(FileNotFoundError):
-        if _is_same(path, fd):
+        if is_same(path, fd):
             path.unlink()
 
 
-def _is_same(path: Path, fd: int) -> bool:
+def is_same(path: Path, fd: int) -> bool:
+    """Whether the open file has this name."""
     try:
         return path.stat().st_ino == os.fstat(fd).st_ino
     except OSError:
         return False
+
+
+def hash_open_file(fd: int) -> str:
+    """The sha256 of all of it, wherever others who share the descriptor stand."""
+    digest = hashlib.sha256()
+    offset = 0
+    while block := os.pread(fd, 1 << 20, offset):
+        digest.update(block)
+        offset += len(block)
+    return digest.hexdigest()
 
 
 def _lock(fd: int, operation: int) -> bool:

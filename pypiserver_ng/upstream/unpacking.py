@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from pypiserver_ng.archive.streams import Inflater
 from pypiserver_ng.errors import UpstreamFailed
 
 if sys.version_info >= (3, 14):
@@ -34,36 +35,14 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int = -1, /) -> bytes: ...
 
 
-class _Inflater:
-    """zlib in the shape of the other decompressors."""
-
-    def __init__(self, wbits: int) -> None:
-        self._zlib = zlib.decompressobj(wbits)
-
-    @property
-    def eof(self) -> bool:
-        return self._zlib.eof
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._zlib.unconsumed_tail
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._zlib.unused_data
-
-    def decompress(self, data: bytes, max_length: int = -1, /) -> bytes:
-        return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
-
-
 def _open_deflate(first: bytes) -> _Decompressor:
     """RFC 9110 means a zlib stream, and some send a bare one; a zlib header's first byte ends with 8."""
-    return _Inflater(zlib.MAX_WBITS if first[:1] and first[0] & 0x0F == 8 else -zlib.MAX_WBITS)
+    return Inflater(zlib.MAX_WBITS if first[:1] and first[0] & 0x0F == 8 else -zlib.MAX_WBITS)
 
 
 _OPENERS: dict[str, Callable[[bytes], _Decompressor]] = {
-    "gzip": lambda _: _Inflater(16 + zlib.MAX_WBITS),
-    "x-gzip": lambda _: _Inflater(16 + zlib.MAX_WBITS),
+    "gzip": lambda _: Inflater(16 + zlib.MAX_WBITS),
+    "x-gzip": lambda _: Inflater(16 + zlib.MAX_WBITS),
     "deflate": _open_deflate,
     "zstd": lambda _: zstd.ZstdDecompressor(options=_WINDOW),
 }

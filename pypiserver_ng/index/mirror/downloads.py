@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from pypiserver_ng.errors import Failure, NotFound, UpstreamDown, UpstreamFailed
 from pypiserver_ng.index.threads import Threads
 from pypiserver_ng.model import UpstreamFile
-from pypiserver_ng.storage import Cache, Partial, translate_os_error
+from pypiserver_ng.storage import Cache, Partial, hash_open_file, translate_os_error
 from pypiserver_ng.upstream import Upstream, UpstreamClient
 
 _log = logging.getLogger(__name__)
@@ -259,7 +259,7 @@ class Downloads:
         """The sha256 under which the other process gave it its name: only what passed its checks has one."""
         if not partial.has_moved():
             return None
-        sha256 = file.sha256 or _hash(partial.fd)
+        sha256 = file.sha256 or hash_open_file(partial.fd)
         return sha256 if self._cache.is_published(partial, sha256, file.filename) else None
 
 
@@ -357,15 +357,6 @@ def _expect(file: UpstreamFile, upstream: Upstream, sha256: str, expected: str) 
         raise UpstreamFailed(
             f"{upstream.name} sent other bytes of {file.filename} than they must be: sha256 {sha256}, not {expected}"
         )
-
-
-def _hash(fd: int) -> str:
-    digest = hashlib.sha256()
-    offset = 0
-    while block := os.pread(fd, 1 << 20, offset):
-        digest.update(block)
-        offset += len(block)
-    return digest.hexdigest()
 
 
 def _host(file: UpstreamFile) -> str:

@@ -157,13 +157,9 @@ class Pages:
         self._kept.put((upstream.key, name), kept, kept.weight)
         return kept
 
-    def follow(self) -> bool:
-        """Notice what other processes and commands did; returns whether they did anything. Blocking, but short."""
-        generation = self._cache.generation()
-        if generation == self.generation:
-            return False
-        self.generation = generation
-        return True
+    def follow(self) -> None:
+        """Notice what other processes and commands did. Blocking, but short."""
+        self.generation = self._cache.generation()
 
     async def learn(
         self, upstream: Upstream, name: NormalizedName, change: Callable[[Record], Record]
