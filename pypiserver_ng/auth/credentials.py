@@ -103,6 +103,13 @@ class Authenticator:
         self._verified.move_to_end(key)
         return verified.identity
 
+    def remember(self, header: bytes) -> Callable[[], bool]:
+        """Tells later whether `peek` would still know the header, for less than reading it again costs."""
+        verified = self._verified.get(self._digest(header))
+        if verified is None:
+            return lambda: False
+        return lambda: self._clock() < verified.expires and self._is_current(verified)
+
     async def identify(self, header: bytes | None) -> Identity:
         """Answer who sends this header; ANONYMOUS without one.
 

@@ -3,6 +3,8 @@
 Holds the rule of `--authenticate` and `--passwords`. Must not know how credentials are verified.
 """
 
+from collections.abc import Callable
+
 from pypiserver_ng.auth.credentials import Authenticator
 from pypiserver_ng.errors import Unauthenticated, Unavailable
 from pypiserver_ng.model import ANONYMOUS, Action, Identity
@@ -46,6 +48,15 @@ class Gate:
             self.require(action, ANONYMOUS)
             return ANONYMOUS
         return self._authenticator.peek(header)
+
+    def remember(self, action: Action, header: bytes | None) -> Callable[[], bool] | None:
+        """For a request that was just authorized: tells later, without raising, whether it would be again.
+
+        None where nothing can change that.
+        """
+        if header is None or self._authenticator is None or not self._wants_identity(action):
+            return None
+        return self._authenticator.remember(header)
 
     async def authorize(self, action: Action, header: bytes | None) -> Identity:
         """Answer who does this, given the raw value of the Authorization header.

@@ -17,7 +17,10 @@ from typing import Literal
 import uvicorn
 from starlette.types import ASGIApp
 
-from pypiserver_ng.server.protocol import Patience, Protocol, status_line
+from pypiserver_ng.server.answers import Answers
+from pypiserver_ng.server.cycle import status_line
+from pypiserver_ng.server.protocol import Patience, Protocol
+from pypiserver_ng.server.recall import RecallingProtocol
 
 __all__ = ["Patience", "open_socket", "reachable_address", "serve", "serving", "status_line"]
 
@@ -80,7 +83,7 @@ def _configure(
 ) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=partial(Protocol, patience=patience, most_connections=most),  # type: ignore[arg-type]
+        http=partial(RecallingProtocol, patience=patience, most_connections=most, answers=Answers()),  # type: ignore[arg-type]
         ws="none",
         loop="auto",
         lifespan=lifespan,

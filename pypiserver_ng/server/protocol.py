@@ -6,7 +6,6 @@ It must not know what is served. Deadlines cost no timers: `sweep` is called onc
 import asyncio
 import fcntl
 import http
-import re
 import sys
 import termios
 from collections import deque
@@ -16,7 +15,8 @@ from typing import Any, cast
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-_LONGEST_REASON = 400
+from pypiserver_ng.server.cycle import Cycle
+
 #: Bytes of a request target.
 _LONGEST_TARGET = 8 * 1024
 #: Bytes of a head, and of whatever else brings a request no further: trailers, chunk extensions, empty lines.
@@ -35,9 +35,6 @@ _REFUSALS = {
     431: "the head of the request is too long",
     503: "too many connections: try again later",
 }
-
-# RFC 9112, 4: a reason phrase holds tabs, spaces and visible characters; some clients read it as ASCII only.
-_NOT_A_REASON = re.compile(r"[^\x20-\x7e]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +101,13 @@ class Protocol(HttpToolsProtocol):
             self._is_between = False
             self._head_began = self._heard
         self._parse(data)
+
+    def is_idle(self) -> bool:
+        """Whether the next byte begins a request, all before it were answered, and the client takes answers."""
+        if self._is_deaf or self.flow.write_paused or self.transport.is_closing():
+            return False
+        cycle = cast("Cycle | None", self.cycle)
+        return not self._unparsed if cycle is None else self._is_between and cycle.response_complete
 
     def _parse(self, data: bytes) -> None:
         for start in range(0, len(data), _PIECE):
@@ -246,8 +250,10 @@ class Protocol(HttpToolsProtocol):
 
     def _sweep_request(self, now: float) -> None:
         cycle = self.cycle
+        # Without a cycle, every request of this connection was answered from memory.
+        is_answered = cast("Cycle | None", cycle) is None or cycle.response_complete
         if self._is_between:
-            if cycle.response_complete and now - max(self._heard, self._answered) > self._patience.idle:
+            if is_answered and now - max(self._heard, self._answered) > self._patience.idle:
                 self.transport.close()
         elif cycle.response_complete:
             if now - self._answered > self._patience.rest:
@@ -287,55 +293,3 @@ class _Flow(FlowControl):
     def resume_reading(self) -> None:
         if self.read_paused and not self._pipeline:
             super().resume_reading()
-
-
-class Cycle(RequestResponseCycle):
-    """One request and its response, with the reason phrase that the response carries as `reason`."""
-
-    #: The connection is to be closed after the response, once the client had time to read it.
-    ends_connection = False
-
-    async def send(self, message: Any) -> None:
-        if self.flow.write_paused:
-            await self.flow.drain()
-        if self.transport.is_closing():
-            # Pipelined requests of a client that left are not told of it.
-            self.disconnected = True
-        if self.response_started:
-            await super().send(message)
-        else:
-            await self._send_start(message)
-
-    async def _send_start(self, message: Any) -> None:
-        if self.waiting_for_100_continue:
-            # Whether the body follows a final answer is up to the client: what comes next cannot be told apart.
-            self.keep_alive = False
-        reason = message.get("reason")
-        if reason:
-            transport = self.transport
-            self.transport = _FirstLine(transport, status_line(message["status"], reason))  # type: ignore[assignment]
-            try:
-                await super().send(message)
-            finally:
-                self.transport = transport
-        else:
-            await super().send(message)
-        if self.more_body and not self.keep_alive:
-            # uvicorn would close at once, in the middle of the body.
-            self.keep_alive, self.ends_connection = True, True
-
-
-class _FirstLine:
-    """Stands in for a transport while the head of a response is written, and replaces its status line."""
-
-    def __init__(self, transport: asyncio.Transport, line: bytes) -> None:
-        self._transport = transport
-        self._line = line
-
-    def write(self, data: bytes) -> None:
-        self._transport.write(self._line + data.partition(b"\r\n")[2])
-
-
-def status_line(status: int, reason: str) -> bytes:
-    """An HTTP/1.1 status line; what a reason phrase cannot hold becomes ``?``."""
-    return f"HTTP/1.1 {status} {_NOT_A_REASON.sub('?', reason)[:_LONGEST_REASON]}\r\n".encode("ascii")

@@ -199,15 +199,16 @@ def matches(if_none_match: bytes, etag: bytes) -> bool:
     return any(tag == etag or star for tag, star in _ENTITY_TAG.findall(if_none_match))
 
 
-async def send_page(scope: Scope, send: Send, body: Body) -> None:
-    """A ready page: 304 when the client has it already."""
+async def send_page(scope: Scope, send: Send, body: Body, remember: Callable[[], bool] | None = None) -> None:
+    """A ready page: 304 when the client has it already.
+
+    With `remember` the server may give the same answer to the same request again, as long as that returns true.
+    """
     if_none_match = header(scope, b"if-none-match")
-    if if_none_match is not None and matches(if_none_match, body.etag):
-        await send({"type": "http.response.start", "status": 304, "headers": body.not_modified})
-        await send({"type": "http.response.body"})
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": body.headers})
-    await send({"type": "http.response.body", "body": body.content})
+    is_known = if_none_match is not None and matches(if_none_match, body.etag)
+    status, headers = (304, body.not_modified) if is_known else (200, body.headers)
+    await send({"type": "http.response.start", "status": status, "headers": headers, "remember": remember})
+    await send({"type": "http.response.body", "body": b"" if is_known else body.content})
 
 
 async def send_validated(

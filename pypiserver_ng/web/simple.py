@@ -1,11 +1,14 @@
 """`/simple/` and `/simple/<project>/`: the simple repository API. Ready bytes from the index, nothing built here."""
 
+from collections.abc import Callable
+
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from pypiserver_ng.auth import Gate
 from pypiserver_ng.index import Index
-from pypiserver_ng.model import Action, Elsewhere, NormalizedName
+from pypiserver_ng.index.pagecache import Key
+from pypiserver_ng.model import Action, Body, Elsewhere, NormalizedName
 from pypiserver_ng.web import http
 from pypiserver_ng.web.forwarded import trustworthy_url
 
@@ -30,10 +33,20 @@ class ProjectDetail:
         asked: str = scope["path_params"]["project"]
         refresh = self._index.has_mirror and b"no-cache" in (http.header(scope, b"cache-control") or b"").lower()
         body = None if refresh else self._index.peek_project_page(NormalizedName(asked), key_)
-        if body is not None:
-            await http.send_page(scope, send, body)
-            return
-        await self._answer(scope, send, asked, key_, refresh=refresh)
+        if body is None:
+            await self._answer(scope, send, asked, key_, refresh=refresh)
+        else:
+            await http.send_page(scope, send, body, self._remember(NormalizedName(asked), key_, body, authorization))
+
+    def _remember(
+        self, name: NormalizedName, key: Key, body: Body, authorization: bytes | None
+    ) -> Callable[[], bool] | None:
+        """Tells later whether the same request would get the same page, by the same questions that led to it."""
+        peek = self._index.peek_project_page
+        may_still = self._gate.remember(Action.LIST, authorization)
+        if may_still is None:
+            return lambda: peek(name, key) is body
+        return lambda: may_still() and peek(name, key) is body
 
     async def _answer(self, scope: Scope, send: Send, asked: str, key: tuple[str, str], *, refresh: bool) -> None:
         name = http.read_name(scope)
