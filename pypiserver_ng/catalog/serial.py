@@ -24,21 +24,21 @@ class SharedSerial:
         self._threads = threading.Lock()
         #: What this process knows to be committed, should the file not take it.
         self._own = 0
+        #: The number as the file had it at the last look, and the bytes that were found then.
         self._seen = 0
+        self._raw = b""
 
     @property
     def value(self) -> int:
         try:
-            self._seen = max(self._read(), self._own)
+            # Costs less than a microsecond more than a mapping, and survives that somebody cuts the file short.
+            raw = os.pread(self._fd, _FORMAT.size, 0)
         except OSError:
             # A disk that died: what is in memory can still be answered.
-            return max(self._seen, self._own)
-        return self._seen
-
-    def _read(self) -> int:
-        # A read costs less than a microsecond more than a mapping, and survives that somebody cuts the file short.
-        value: int = _FORMAT.unpack(os.pread(self._fd, _FORMAT.size, 0).ljust(_FORMAT.size, b"\0"))[0]
-        return value
+            raw = self._raw
+        if raw != self._raw:
+            self._seen, self._raw = _decode(raw), raw
+        return self._seen if self._seen > self._own else self._own  # noqa: FURB136 - called for every request
 
     def advance(self, serial: int) -> None:
         """Raise the counter to `serial` after its transaction was committed; it never goes back.
@@ -50,7 +50,7 @@ class SharedSerial:
             self._own = max(self._own, serial)
             fcntl.lockf(self._fd, fcntl.LOCK_EX)
             try:
-                if serial > self._read():
+                if serial > _decode(os.pread(self._fd, _FORMAT.size, 0)):
                     os.pwrite(self._fd, _FORMAT.pack(serial), 0)
             finally:
                 fcntl.lockf(self._fd, fcntl.LOCK_UN)
@@ -62,3 +62,8 @@ class SharedSerial:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def _decode(raw: bytes) -> int:
+    number: int = _FORMAT.unpack(raw.ljust(_FORMAT.size, b"\0"))[0]
+    return number
