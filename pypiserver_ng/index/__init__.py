@@ -138,6 +138,15 @@ class Index:
             return self._mirror.peek(name, key, serial, self.policy)
         return body
 
+    def remember_project_page(self, name: NormalizedName, key: Key, body: Body) -> Callable[[], bool]:
+        """For a page that was just peeked at: tells later, as cheaply as can be, whether it is still the page."""
+        entry = self._cache.get(name, self._following.serials.get(name, -1))
+        if entry is None or entry.bodies.get(key) is not body:
+            return lambda: self.peek_project_page(name, key) is body
+        # A local page changes with the catalog alone.
+        shared, serial = self._catalog.shared, self._following.seen
+        return lambda: shared.value == serial
+
     @property
     def has_mirror(self) -> bool:
         """Whether pages of upstream projects are answered from here."""

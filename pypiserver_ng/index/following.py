@@ -57,11 +57,12 @@ class Following:
         #: The serial at which a project last came or went.
         self.names_serial = 0
         self._serial = 0
-        self._seen = -1
+        #: The shared number up to which all this is right.
+        self.seen = -1
 
     def is_current(self) -> bool:
         """One comparison of two integers in memory."""
-        return self._catalog.shared.value == self._seen
+        return self._catalog.shared.value == self.seen
 
     async def catch_up(self) -> None:
         if self.is_current():
@@ -69,7 +70,7 @@ class Following:
         # Others may go on writing: what was committed until now is enough.
         target = self._catalog.shared.value
         await self._flights.join("changes", self._fetch)
-        if self._seen < target and not self.is_current():
+        if self.seen < target and not self.is_current():
             # That flight started before the change that brought us here; the next one cannot have.
             await self._flights.join("changes", self._fetch)
 
@@ -81,7 +82,7 @@ class Following:
         )
         for change in await changes:
             self._follow(change)
-        self._seen = seen
+        self.seen = seen
 
     def _follow(self, change: Change) -> None:
         name = change.name

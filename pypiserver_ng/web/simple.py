@@ -42,11 +42,9 @@ class ProjectDetail:
         self, name: NormalizedName, key: Key, body: Body, authorization: bytes | None
     ) -> Callable[[], bool] | None:
         """Tells later whether the same request would get the same page, by the same questions that led to it."""
-        peek = self._index.peek_project_page
-        may_still = self._gate.remember(Action.LIST, authorization)
-        if may_still is None:
-            return lambda: peek(name, key) is body
-        return lambda: may_still() and peek(name, key) is body
+        is_page = self._index.remember_project_page(name, key, body)
+        may_ask = self._gate.remember(Action.LIST, authorization)
+        return is_page if may_ask is None else lambda: may_ask() and is_page()
 
     async def _answer(self, scope: Scope, send: Send, asked: str, key: tuple[str, str], *, refresh: bool) -> None:
         name = http.read_name(scope)
