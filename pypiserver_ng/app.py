@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -24,24 +24,24 @@ from pypiserver_ng.auth import Authenticator, Gate, PasswordFile
 from pypiserver_ng.config import Config
 from pypiserver_ng.index import Index
 from pypiserver_ng.index.advisories import AdvisoryWatch
-from pypiserver_ng.index.bringing import Bringer
 from pypiserver_ng.index.curation import Curator
 from pypiserver_ng.index.following import Flights
-from pypiserver_ng.index.mirror import Mirror
-from pypiserver_ng.index.mirror.downloads import Downloads
-from pypiserver_ng.index.mirror.pages import Pages
-from pypiserver_ng.index.mirror.sidecars import Sidecars
 from pypiserver_ng.index.reading import Reader
 from pypiserver_ng.index.store import Store, open_store
 from pypiserver_ng.index.threads import Threads
 from pypiserver_ng.model import Action
 from pypiserver_ng.policy import NO_ADVISORIES, Policy
 from pypiserver_ng.storage import Cache
-from pypiserver_ng.upstream import Upstream, UpstreamClient
+from pypiserver_ng.upstream.addresses import Upstream
 from pypiserver_ng.upstream.pip_index import find_pip_index
 from pypiserver_ng.web import files, http, integrity, legacy_json, ops, simple, site, upload, why, xmlrpc
 from pypiserver_ng.web.forwarded import Forwarded
 from pypiserver_ng.web.templating import Templates
+
+if TYPE_CHECKING:
+    # What fetches from upstreams is imported where it is made: an index that fetches nothing does without it.
+    from pypiserver_ng.index.bringing import Bringer
+    from pypiserver_ng.index.mirror import Mirror
 
 _log = logging.getLogger(__name__)
 
@@ -87,11 +87,13 @@ async def open_index(config: Config) -> AsyncIterator[Index]:
 
 
 @asynccontextmanager
-async def open_bringer(config: Config) -> AsyncIterator[tuple[Bringer, Callable[[], ASGIApp]]]:
+async def open_bringer(config: Config) -> "AsyncIterator[tuple[Bringer, Callable[[], ASGIApp]]]":
     """For a command that brings files of upstreams; and what makes the index that a resolver may ask meanwhile.
 
     Cache mode must be on. Raises OSError, and Failure with one line for the person who asks.
     """
+    from pypiserver_ng.index.bringing import Bringer  # noqa: PLC0415
+
     store = open_store(config.packages, config.state_dir, is_server=False)
     try:
         index, _ = compose_index(config, store)
@@ -193,8 +195,14 @@ def choose_policy(config: Config, upstreams: Sequence[Upstream], watch: Advisory
     )
 
 
-def open_mirror(config: Config, upstreams: Sequence[Upstream], inspector: Inspector) -> Mirror:
+def open_mirror(config: Config, upstreams: Sequence[Upstream], inspector: Inspector) -> "Mirror":
     """Raises OSError."""
+    from pypiserver_ng.index.mirror import Mirror  # noqa: PLC0415
+    from pypiserver_ng.index.mirror.downloads import Downloads  # noqa: PLC0415
+    from pypiserver_ng.index.mirror.pages import Pages  # noqa: PLC0415
+    from pypiserver_ng.index.mirror.sidecars import Sidecars  # noqa: PLC0415
+    from pypiserver_ng.upstream.client import UpstreamClient  # noqa: PLC0415
+
     cache = Cache(config.state_dir, config.cache_size)
     client = UpstreamClient()
     flights = Flights()

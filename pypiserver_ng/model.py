@@ -112,6 +112,10 @@ class File:
         return self.digests.sha256
 
 
+#: Stands for the sha256 in the path of a file whose upstream gives none.
+FIRST_SEEN = "first-seen"
+
+
 class UpstreamFile(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
     """One distribution file as an upstream lists it; its bytes may be here or not.
 
@@ -144,7 +148,15 @@ class UpstreamFile(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_
     @property
     def path(self) -> str:
         """Below ``/packages/``: what is behind it never changes, with the hash in it or without."""
-        return f"-/{self.sha256 or 'first-seen'}/{self.filename}"
+        return f"-/{self.sha256 or FIRST_SEEN}/{self.filename}"
+
+
+def is_mirror_path(path: str) -> bool:
+    """Whether a path below ``/packages/`` names an upstream's file, as `UpstreamFile.path` writes it."""
+    parts = path.split("/")
+    if len(parts) != 3 or parts[0] != "-":
+        return False
+    return parts[1] == FIRST_SEEN or (len(parts[1]) == 64 and all(char in "0123456789abcdef" for char in parts[1]))
 
 
 class UpstreamPage(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -18,8 +18,10 @@ from backports import zstd
 from pypiserver_ng import __version__
 from pypiserver_ng.errors import NotFound, UpstreamFailed
 from pypiserver_ng.model import NormalizedName, OnError
-from pypiserver_ng.upstream import NotModified, RawPage, Timeouts, Upstream, UpstreamClient, parse_page
-from pypiserver_ng.upstream.sessions import Purpose
+from pypiserver_ng.upstream.addresses import Upstream
+from pypiserver_ng.upstream.client import NotModified, UpstreamClient
+from pypiserver_ng.upstream.parsing import RawPage, parse_page
+from pypiserver_ng.upstream.sessions import Purpose, Timeouts
 from tests.tools.certificates import make_certificate
 from tests.tools.odd_upstream import Odd, OddUpstream, reply, running_odd_upstream
 

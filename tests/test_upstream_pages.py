@@ -11,9 +11,8 @@ import pytest
 
 from pypiserver_ng.errors import UpstreamFailed
 from pypiserver_ng.model import Kind, NormalizedName, Status, UpstreamFile, UpstreamPage
-from pypiserver_ng.upstream import RawPage, parse_page
 from pypiserver_ng.upstream.addresses import clean_url
-from pypiserver_ng.upstream.parsing import MOST_FILES
+from pypiserver_ng.upstream.parsing import MOST_FILES, RawPage, parse_page
 
 NAME = NormalizedName("big-project")
 URL = "https://mirror.example/simple/big-project/"

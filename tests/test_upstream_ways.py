@@ -9,9 +9,10 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from pypiserver_ng.errors import UpstreamFailed
 from pypiserver_ng.model import NormalizedName
-from pypiserver_ng.upstream import RawPage, Upstream, UpstreamClient, without_credentials
-from pypiserver_ng.upstream.addresses import Credentials
+from pypiserver_ng.upstream.addresses import Credentials, Upstream, without_credentials
+from pypiserver_ng.upstream.client import UpstreamClient
 from pypiserver_ng.upstream.guard import Guard, Reach, RefusedAddressError, measure, read_literal
+from pypiserver_ng.upstream.parsing import RawPage
 from pypiserver_ng.upstream.surroundings import Netrc, Proxies, Proxy
 from tests.tools.odd_upstream import reply, running_odd_upstream
 

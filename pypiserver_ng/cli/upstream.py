@@ -17,7 +17,7 @@ from pypiserver_ng.logs import configure_logs, escape
 from pypiserver_ng.model import NormalizedName
 
 if TYPE_CHECKING:
-    from pypiserver_ng.upstream import Upstream
+    from pypiserver_ng.upstream.addresses import Upstream
     from pypiserver_ng.upstream.probing import Probe
 
 EXIT_FAILED = 1
@@ -58,7 +58,7 @@ def check(
 
 def _choose(urls: Sequence[str], config: str | None, fallback_url: tuple[str, ...]) -> "Sequence[Upstream]":
     from pypiserver_ng.app import choose_upstreams
-    from pypiserver_ng.upstream import Upstream
+    from pypiserver_ng.upstream.addresses import Upstream
 
     if urls:
         return [Upstream(_parse(url), f"url-{number}") for number, url in enumerate(urls, 1)]
@@ -83,7 +83,7 @@ def _without_secrets(url: str) -> str:
 async def _probe(upstreams: "Sequence[Upstream]", project: NormalizedName) -> "list[Probe]":
     """One after the other: they are compared, and must not be in each other's way."""
     from pypiserver_ng.cli.bringing import waiting
-    from pypiserver_ng.upstream import UpstreamClient
+    from pypiserver_ng.upstream.client import UpstreamClient
     from pypiserver_ng.upstream.probing import probe
 
     client = UpstreamClient()

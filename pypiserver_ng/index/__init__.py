@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pypiserver_ng import pages
 from pypiserver_ng.archive.inspector import Inspector
@@ -23,8 +23,6 @@ from pypiserver_ng.index.curation import Curator
 from pypiserver_ng.index.explanation import Explanation, explain_offered, explain_shadowed, sort_files
 from pypiserver_ng.index.following import Flights, Following
 from pypiserver_ng.index.intake import Intake
-from pypiserver_ng.index.mirror import Mirror, is_mirror_path
-from pypiserver_ng.index.mirror.shelves import Source
 from pypiserver_ng.index.opened import Opened, OpenFile
 from pypiserver_ng.index.pagecache import Bodies, Entry, Key, PageCache
 from pypiserver_ng.index.reading import Reader
@@ -46,10 +44,16 @@ from pypiserver_ng.model import (
     Status,
     Upload,
     UpstreamFile,
+    is_mirror_path,
 )
 from pypiserver_ng.policy import Advisories, Decision, Origin, Policy, describe_status
 from pypiserver_ng.storage import Scratch, mtime_of, translate_os_error
-from pypiserver_ng.upstream import Upstream
+from pypiserver_ng.upstream.addresses import Upstream
+
+if TYPE_CHECKING:
+    # Fetching needs libraries that an index which fetches nothing does without.
+    from pypiserver_ng.index.mirror import Mirror
+    from pypiserver_ng.index.mirror.shelves import Source
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +72,7 @@ class Index:
         upstreams: Sequence[Upstream],
         attestations: AttestationVerifier,
         inspector: Inspector,
-        mirror: Mirror | None = None,
+        mirror: "Mirror | None" = None,
         *,
         overwrite: bool,
         private_pages: bool,
@@ -153,7 +157,7 @@ class Index:
         return self._mirror is not None
 
     @property
-    def mirror(self) -> Mirror:
+    def mirror(self) -> "Mirror":
         """Where there is one."""
         assert self._mirror is not None
         return self._mirror
@@ -323,7 +327,7 @@ class Index:
             raise Unavailable("the file is being replaced, or its disk is away", retry_after=5)
         return OpenFile(file, fd, self._threads, sha256=file.digests.sha256, modified=file.mtime_ns // 10**9)
 
-    async def _locate(self, path: str) -> tuple[Source, UpstreamFile]:
+    async def _locate(self, path: str) -> "tuple[Source, UpstreamFile]":
         """Raises NotFound, Denied, UpstreamFailed."""
         parsed = parse_found(path.rpartition("/")[2])
         if parsed is None:

@@ -4,21 +4,6 @@
 machine says of the way, `unpacking` undoes content codings, `faults` has words for what goes wrong; `parsing`, with
 `links` for HTML and `entries` for one file, makes a page of an answer; `pip_index` asks pip for its own; `probing`
 finds out what they are worth.
-Knows no policy and keeps nothing but connections.
+Knows no policy and keeps nothing but connections. Nothing is imported here: `client` and what it needs cost a tenth of
+a second and ten megabytes, which only an index that asks upstreams by itself has to pay.
 """
-
-from pypiserver_ng.upstream.addresses import Upstream, without_credentials
-from pypiserver_ng.upstream.client import Download, NotModified, UpstreamClient
-from pypiserver_ng.upstream.parsing import RawPage, parse_page
-from pypiserver_ng.upstream.sessions import Timeouts
-
-__all__ = [
-    "Download",
-    "NotModified",
-    "RawPage",
-    "Timeouts",
-    "Upstream",
-    "UpstreamClient",
-    "parse_page",
-    "without_credentials",
-]

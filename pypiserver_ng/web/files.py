@@ -14,9 +14,8 @@ from starlette.types import Receive, Scope, Send
 from pypiserver_ng.auth import Gate
 from pypiserver_ng.errors import Failure
 from pypiserver_ng.index import Index
-from pypiserver_ng.index.mirror import is_mirror_path
 from pypiserver_ng.index.opened import Opened
-from pypiserver_ng.model import Action
+from pypiserver_ng.model import Action, is_mirror_path
 from pypiserver_ng.web import http
 from pypiserver_ng.web.ranges import Unsatisfiable, choose_range, is_unmodified_since, may_proceed, may_resume
 

@@ -17,7 +17,7 @@ from pypiserver_ng.index import Index
 from pypiserver_ng.index.store import open_store
 from pypiserver_ng.model import ANONYMOUS, File, NormalizedName, Upload
 from pypiserver_ng.policy import Policy
-from pypiserver_ng.upstream import Upstream
+from pypiserver_ng.upstream.addresses import Upstream
 from tests.tools.distributions import Distribution, build_sdist, build_wheel
 
 DEMO = NormalizedName("demo")

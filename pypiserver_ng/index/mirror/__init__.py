@@ -35,14 +35,14 @@ from pypiserver_ng.index.mirror.sidecars import Sidecars
 from pypiserver_ng.index.opened import Opened, OpenFile
 from pypiserver_ng.index.pagecache import MOST_UPSTREAM_FILES, Entry, Key, Recent
 from pypiserver_ng.index.threads import Threads
-from pypiserver_ng.model import Body, NormalizedName, OnError, Status, UpstreamFile
+from pypiserver_ng.model import FIRST_SEEN, Body, NormalizedName, OnError, Status, UpstreamFile
 from pypiserver_ng.policy import Decision, Policy, describe_status
 from pypiserver_ng.storage import Cache
-from pypiserver_ng.upstream import Upstream, UpstreamClient
+from pypiserver_ng.upstream.addresses import Upstream
+from pypiserver_ng.upstream.client import UpstreamClient
 
 _log = logging.getLogger(__name__)
 
-_FIRST_SEEN = "first-seen"
 #: How old a page may be that is asked about a file whose hash it has.
 _ANY_AGE = NEVER
 _FOLLOW_SECONDS = 0.5
@@ -182,7 +182,7 @@ class Mirror:
     ) -> tuple[Source, UpstreamFile]:
         """The file at ``/packages/<path>``, where it may be had. Raises NotFound, Denied, UpstreamFailed."""
         _, digest, filename = path.split("/")
-        sha256 = None if digest == _FIRST_SEEN else digest
+        sha256 = None if digest == FIRST_SEEN else digest
         if not decision.upstreams:
             raise Denied(decision.reason)
         source, file = await self._find(name, decision, filename, sha256)
@@ -314,11 +314,3 @@ class _Pinned:
         see = partial(see_first, filename=self.file.filename, sha256=sha256)
         record = await self.pages.learn(self.upstream, self.file.project, see)
         return (record.digest_of(self.file) if record else None) or sha256
-
-
-def is_mirror_path(path: str) -> bool:
-    """Whether a path below ``/packages/`` names an upstream's file: ``-/<sha256>/<filename>``."""
-    parts = path.split("/")
-    if len(parts) != 3 or parts[0] != "-":
-        return False
-    return parts[1] == _FIRST_SEEN or (len(parts[1]) == 64 and all(char in "0123456789abcdef" for char in parts[1]))

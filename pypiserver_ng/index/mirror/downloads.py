@@ -18,7 +18,8 @@ from pypiserver_ng.errors import Failure, NotFound, UpstreamDown, UpstreamFailed
 from pypiserver_ng.index.threads import Threads
 from pypiserver_ng.model import UpstreamFile
 from pypiserver_ng.storage import Cache, Partial, hash_open_file, translate_os_error
-from pypiserver_ng.upstream import Upstream, UpstreamClient
+from pypiserver_ng.upstream.addresses import Upstream
+from pypiserver_ng.upstream.client import UpstreamClient
 
 _log = logging.getLogger(__name__)
 

@@ -26,7 +26,9 @@ from pypiserver_ng.index.pagecache import MOST_UPSTREAM_FILES, Recent
 from pypiserver_ng.index.threads import Threads
 from pypiserver_ng.model import NormalizedName, UpstreamPage
 from pypiserver_ng.storage import Cache, Partial, Stamp
-from pypiserver_ng.upstream import NotModified, RawPage, Upstream, UpstreamClient, parse_page
+from pypiserver_ng.upstream.addresses import Upstream
+from pypiserver_ng.upstream.client import NotModified, UpstreamClient
+from pypiserver_ng.upstream.parsing import RawPage, parse_page
 
 _log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from pypiserver_ng.model import (
 )
 from pypiserver_ng.policy import Decision, Policy, Verdict, describe_status
 from pypiserver_ng.storage import Stamp
-from pypiserver_ng.upstream import Upstream
+from pypiserver_ng.upstream.addresses import Upstream
 
 OTHER_BYTES = "its upstream offers other bytes under this name than were first seen"
 NEVER = float("inf")

@@ -17,7 +17,8 @@ from pypiserver_ng.index.threads import Threads
 from pypiserver_ng.metadata import MAX_SIZE
 from pypiserver_ng.model import Kind, UpstreamFile
 from pypiserver_ng.storage import Cache, translate_os_error
-from pypiserver_ng.upstream import Upstream, UpstreamClient
+from pypiserver_ng.upstream.addresses import Upstream
+from pypiserver_ng.upstream.client import UpstreamClient
 
 _log = logging.getLogger(__name__)
 

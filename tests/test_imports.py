@@ -1,0 +1,71 @@
+"""What a program has to load before it answers: nothing that it may never need."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+#: Libraries that cost time and memory.
+HEAVY = {
+    "aiohttp",
+    "alembic",
+    "nh3",
+    "pip",
+    "prometheus_client",
+    "pypi_attestations",
+    "readme_renderer",
+    "rich",
+    "sqlalchemy",
+    "starlette",
+    "twine",
+    "uvicorn",
+    "yarl",
+}
+
+SERVE = """
+import json, sys
+import pypiserver_ng.server
+from pypiserver_ng.app import create_app
+from pypiserver_ng.cli.options import load_config
+flags = json.loads(sys.argv[1])
+create_app(load_config(None, flags))
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def ask(*arguments: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has after the program that it is given."""
+    command = [sys.executable, "-W", "ignore", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(json.loads(result.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    ("more", "loaded"),
+    (
+        ({"disable-fallback": True}, {"sqlalchemy", "starlette", "uvicorn"}),
+        ({"fallback-url": ["http://mirror.example/simple/"]}, {"sqlalchemy", "starlette", "uvicorn"}),
+        (
+            {"fallback-url": ["http://mirror.example/simple/"], "fallback-mode": "cache"},
+            {"aiohttp", "sqlalchemy", "starlette", "uvicorn", "yarl"},
+        ),
+    ),
+)
+def test_a_server_loads_what_it_uses(more: dict[str, object], loaded: set[str], tmp_path: Path) -> None:
+    """Only an index that asks upstreams by itself pays for asking."""
+    flags = {"package-dir": [str(tmp_path)], **more}
+    assert ask("-c", SERVE, json.dumps(flags)) & HEAVY == loaded
+
+
+def test_help_loads_no_server() -> None:
+    """Whoever asks for help waits for the command line alone."""
+    program = """
+import atexit, json, sys
+atexit.register(lambda: print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules}))))
+sys.argv = ["pypiserver-ng", "--help"]
+from pypiserver_ng.cli import main
+main()
+"""
+    assert ask("-c", program) & HEAVY == set()
