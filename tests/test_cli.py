@@ -127,7 +127,7 @@ def test_a_default_directory_that_cannot_be_made(program: Program, packages: Pat
 
 #: Root may read everything, so it has to be somebody else; others may not be able to load modules afterwards.
 AS_SOMEBODY = """
-import os, pypiserver_ng.app
+import os, pypiserver_ng.app, pypiserver_ng.index.bringing
 from pypiserver_ng.cli import main
 os.geteuid() or os.setuid(65534)
 main()

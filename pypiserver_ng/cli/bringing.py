@@ -88,6 +88,8 @@ def load_bringing_config(file: str | None, flags: Mapping[str, Any]) -> Config:
 
 def run_bringing(config: Config, work: Callable[["Bringer", "MakeApp"], Coroutine[Any, Any, _T]]) -> _T:
     """Act as the owner of the state, and on an index that is open. Raises Failure."""
+    # All of it now: whose place is taken may not be able to read this program.
+    import pypiserver_ng.index.bringing  # noqa: F401
     from pypiserver_ng.app import open_bringer
 
     async def act() -> _T:

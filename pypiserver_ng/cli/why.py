@@ -30,6 +30,10 @@ def command(release: tuple[NormalizedName, str | None], config: str | None, *, a
 
     Give it the server's own settings. In cache mode the upstream is asked where no page is kept.
     """
+    # All of it now: whose place is taken may not be able to read this program.
+    import pypiserver_ng.app
+    import pypiserver_ng.index.mirror  # noqa: F401
+
     found = load_config(config, flags)
     check_directories(found)
     configure_logs(verbosity=0, stream="none", file=None, style="text")
