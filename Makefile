@@ -10,7 +10,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 pytho
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: run test test-unit test-long lint format clean
+.PHONY: run test test-unit test-long bench lint format clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.installed
@@ -32,6 +32,10 @@ test-unit: $(VENV)/.installed-test
 # Hundreds of kills and power cuts: about an hour.
 test-long: $(VENV)/.installed-test
 	@TEST_LONG=1 $(BIN)/python -m pytest -s tests/faults $(ARGS)
+
+# The table of docs/performance.md, measured on this machine; `make bench ARGS="pages uploads"` measures these groups.
+bench: $(VENV)/.installed
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(VENV)/.installed-test
 	@$(BIN)/ruff check .
