@@ -62,7 +62,7 @@ async def talking_to(app: App) -> AsyncIterator[tuple[asyncio.StreamReader, asyn
 async def exchange(app: App, *pieces: bytes, answers: int) -> list[bytes]:
     """What comes back, answer by answer without dates, when each piece is sent after the answer to the one before."""
     async with talking_to(app) as (reader, writer):
-        found = []
+        found: list[bytes] = []
         for number in range(max(len(pieces), answers)):
             if number < len(pieces):
                 writer.write(pieces[number])
