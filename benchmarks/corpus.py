@@ -68,14 +68,19 @@ def encode_upload(distribution: Distribution) -> tuple[str, bytes]:
         "sha256_digest": distribution.sha256,
         "blake2_256_digest": hashlib.blake2b(distribution.content, digest_size=32).hexdigest(),
     }
+    return encode_form(fields, distribution)
+
+
+def encode_form(fields: Mapping[str, str], distribution: Distribution | None = None) -> tuple[str, bytes]:
+    """The content type and the body of a form, with a file in it or without."""
     boundary = "b" * 32
     start = f'--{boundary}\r\nContent-Disposition: form-data; name="'
     parts = [f'{start}{key}"\r\n\r\n{value}\r\n'.encode() for key, value in fields.items()]
-    parts.append(
-        f'{start}content"; filename="{distribution.filename}"\r\n'
-        f"Content-Type: application/octet-stream\r\n\r\n".encode()
-    )
-    body = b"".join([*parts, distribution.content, f"\r\n--{boundary}--\r\n".encode()])
+    if distribution is not None:
+        kind = "Content-Type: application/octet-stream"
+        parts.append(f'{start}content"; filename="{distribution.filename}"\r\n{kind}\r\n\r\n'.encode())
+        parts += [distribution.content, b"\r\n"]
+    body = b"".join([*parts, f"--{boundary}--\r\n".encode()])
     return f"multipart/form-data; boundary={boundary}", body
 
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_BEGIN, _END = "<!-- figures: written by make bench -->", "<!-- end of figures -->"
-
 
 @dataclass(frozen=True, slots=True)
 class Aim:
@@ -103,12 +101,13 @@ def write_text(section: Section) -> str:
     return "\n".join(lines)
 
 
-def replace_figures(page: str, figures: str) -> str:
+def replace_figures(page: str, figures: str, name: str = "figures") -> str:
     """The page with these figures between its two marks."""
-    before, begin, rest = page.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not begin or not end:
-        raise ValueError(f"the page lacks {_BEGIN!r} or {_END!r}")
+    begin, end = f"<!-- {name}: written by the benchmarks -->", f"<!-- end of {name} -->"
+    before, found, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"the page lacks {begin!r} or {end!r}")
     return f"{before}{begin}\n\n{figures}\n{end}{after}"
 
 
