@@ -22,6 +22,7 @@ from pypiserver_ng.archive.inspector import Inspector
 from pypiserver_ng.attestations import AttestationVerifier
 from pypiserver_ng.auth import Authenticator, Gate, PasswordFile
 from pypiserver_ng.config import Config
+from pypiserver_ng.counters import Board, Counters
 from pypiserver_ng.index import Index
 from pypiserver_ng.index.advisories import AdvisoryWatch
 from pypiserver_ng.index.curation import Curator
@@ -128,10 +129,11 @@ def compose_index(config: Config, store: Store) -> tuple[Index, AdvisoryWatch | 
     return index, watch
 
 
-def create_app(config: Config) -> Application:
+def create_app(config: Config, counters: Counters | None = None) -> Application:
     """Open everything that can fail early, and wire it.
 
-    Raises OSError, ValueError (the password file), and Failure with one line for the person who starts it.
+    `counters` are those of the process that serves it. Raises OSError, ValueError (the password file), and Failure
+    with one line for the person who starts it.
     """
     store = open_store(config.packages, config.state_dir, is_server=True)
     index, watch = compose_index(config, store)
@@ -153,14 +155,20 @@ def create_app(config: Config) -> Application:
             await index.start()
             yield
 
-    return Application(compose_asgi(config, index, gate, lifespan), index)
+    return Application(compose_asgi(config, index, gate, counters, lifespan), index)
 
 
-def compose_asgi(config: Config, index: Index, gate: Gate, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
+def compose_asgi(
+    config: Config,
+    index: Index,
+    gate: Gate,
+    counters: Counters | None = None,
+    lifespan: Lifespan[Starlette] | None = None,
+) -> Starlette:
     """Every surface of the index."""
     people = choose_site(config, index, gate)
     asgi = Starlette(
-        routes=under_prefix(config.server_base_url, anchor(choose_routes(config, index, gate, people))),
+        routes=under_prefix(config.server_base_url, anchor(choose_routes(config, index, gate, people, counters))),
         middleware=[Middleware(Forwarded, trusted=config.trusted_proxy)],
         exception_handlers=http.failure_handlers(people.render_failure),
         lifespan=lifespan,
@@ -213,7 +221,9 @@ def open_mirror(config: Config, upstreams: Sequence[Upstream], inspector: Inspec
     return Mirror(cache, pages, downloads, sidecars, client, threads, flights, upstreams, offline=config.offline)
 
 
-def choose_routes(config: Config, index: Index, gate: Gate, people: site.Site) -> list[BaseRoute]:
+def choose_routes(
+    config: Config, index: Index, gate: Gate, people: site.Site, counters: Counters | None
+) -> list[BaseRoute]:
     """Every route of the index. Order matters: pages first, because they are asked most; the bare root last."""
     private_pages = Action.LIST in config.authenticate
     private_files = Action.DOWNLOAD in config.authenticate
@@ -222,7 +232,7 @@ def choose_routes(config: Config, index: Index, gate: Gate, people: site.Site) -
         *simple.routes(index, gate),
         *files.routes(index, gate, ages),
         *merge_methods(site.routes(people), upload.routes(index, gate, config.max_upload_size)),
-        *ops.routes(index, config.health_endpoint),
+        *ops.routes(index, counters or Counters(Board()), config.health_endpoint),
         *why.routes(people),
         *xmlrpc.routes(index, gate),
         *legacy_json.routes(index, gate, private=private_pages),

@@ -20,30 +20,34 @@ _RESPAWN_SECONDS = 1.0
 _STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _WATCHED = {signal.SIGCHLD, signal.SIGALRM, signal.SIGUSR1, *_STOPPING}
 
-#: Serves until it is told to stop; calls its argument with a line for people once it can answer.
-Serve = Callable[[Callable[[str], None]], None]
+#: Serves at a seat until it is told to stop; calls its second argument with a line for people once it can answer.
+Serve = Callable[[int, Callable[[str], None]], None]
 
 
-def supervise(count: int, serve: Serve, on_ready: Callable[[str], None]) -> int:
+def supervise(count: int, serve: Serve, on_ready: Callable[[str], None], on_end: Callable[[int], None]) -> int:
     """Run `serve` in `count` processes until SIGTERM or SIGINT; returns the exit code.
 
-    The first starts alone: what keeps it from starting is said once, and what has to be made is made once. When all
-    can answer, `on_ready` gets the line of the last.
+    Each has a seat, from 0 on; who replaces it takes the same one. The first starts alone: what keeps it from starting
+    is said once, and what has to be made is made once. When all can answer, `on_ready` gets the line of the last. When
+    one has ended, `on_end` gets its seat, before another takes it.
     """
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     try:
-        return _Supervisor(count, serve, on_ready).run()
+        return _Supervisor(count, serve, on_ready, on_end).run()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 class _Supervisor:
-    def __init__(self, count: int, serve: Serve, on_ready: Callable[[str], None]) -> None:
+    def __init__(
+        self, count: int, serve: Serve, on_ready: Callable[[str], None], on_end: Callable[[int], None]
+    ) -> None:
         self._count = count
         self._serve = serve
         self._on_ready = on_ready
-        #: Process ids, and when each was started (monotonic).
-        self._workers: dict[int, float] = {}
+        self._on_end = on_end
+        #: Process ids, and of each its seat and when it was started (monotonic).
+        self._workers: dict[int, tuple[int, float]] = {}
         self._ready = 0
         self._reports, self._report = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         # Nobody writes into it: its end tells the workers that the supervisor is gone.
@@ -67,6 +71,7 @@ class _Supervisor:
 
     def _start(self) -> None:
         supervisor = os.getpid()
+        seat = min(set(range(self._count)) - {taken for taken, _ in self._workers.values()})
         try:
             pid = os.fork()
         except OSError as fault:
@@ -76,10 +81,10 @@ class _Supervisor:
             signal.setitimer(signal.ITIMER_REAL, _RESPAWN_SECONDS)
             return
         if pid == 0:
-            self._work(supervisor)
-        self._workers[pid] = time.monotonic()
+            self._work(supervisor, seat)
+        self._workers[pid] = (seat, time.monotonic())
 
-    def _work(self, supervisor: int) -> NoReturn:
+    def _work(self, supervisor: int, seat: int) -> NoReturn:
         """The life of a worker, from the fork to its end."""
         os.close(self._living)
         threading.Thread(target=self._outlive_nobody, daemon=True).start()
@@ -89,7 +94,7 @@ class _Supervisor:
             os.write(self._report, line.encode()[:500] + b"\n")
             os.kill(supervisor, signal.SIGUSR1)
 
-        self._serve(report)
+        self._serve(seat, report)
         # Back through the whole stack of the command, so that everything is closed.
         raise SystemExit(0)
 
@@ -125,9 +130,10 @@ class _Supervisor:
                 return None
             if pid == 0:
                 return None
-            started = self._workers.pop(pid, None)
-            if started is None:
+            if pid not in self._workers:
                 continue
+            seat, started = self._workers.pop(pid)
+            self._on_end(seat)
             if not self._ready:
                 return os.waitstatus_to_exitcode(status) or 1
             _log.warning("worker %d ended (%s) and is replaced", pid, _describe(status))

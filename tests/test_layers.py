@@ -14,7 +14,7 @@ LAYERS = (
     ("web",),
     ("index",),
     ("catalog", "storage", "upstream", "auth"),
-    ("config", "filenames", "metadata", "archive", "policy", "pages", "attestations"),
+    ("config", "filenames", "metadata", "archive", "policy", "pages", "attestations", "counters"),
     ("model",),
     ("errors",),
 )

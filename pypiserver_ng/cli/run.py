@@ -10,6 +10,7 @@ import click
 
 from pypiserver_ng.cli.options import PROGRAM, check_paths, configured, warn_of_entries
 from pypiserver_ng.config import Config
+from pypiserver_ng.counters import Board, Counters
 from pypiserver_ng.errors import Invalid
 from pypiserver_ng.model import Action, Mode
 
@@ -33,29 +34,32 @@ def _run(config: Config) -> int | None:
         )
     except OSError as fault:
         raise Invalid(f"cannot write the log file {config.log_file}: {fault.strerror}") from None
+    board = Board(config.workers)
     if config.workers == 1:
-        application, listening = _create(config), _listen(config)
+        counters = Counters(board)
+        application, listening = _create(config, counters), _listen(config)
         # Not earlier: where something fails, that is the only line on stderr.
         _say_notices(config)
-        _serve(config, application, listening, lambda line: click.echo(line, err=True))
+        _serve(config, application, listening, counters, lambda line: click.echo(line, err=True))
         return None
     listening = _listen(config)
 
-    def work(report: Callable[[str], None]) -> None:
-        _serve(config, _create(config), listening, report)
+    def work(seat: int, report: Callable[[str], None]) -> None:
+        counters = Counters(board, seat)
+        _serve(config, _create(config, counters), listening, counters, report)
 
     def say_ready(line: str) -> None:
         _say_notices(config)
         click.echo(line, err=True)
 
-    return supervise(config.workers, work, say_ready)
+    return supervise(config.workers, work, say_ready, board.vacate)
 
 
-def _create(config: Config) -> "Application":
+def _create(config: Config, counters: Counters) -> "Application":
     from pypiserver_ng.app import create_app
 
     try:
-        return create_app(config)
+        return create_app(config, counters)
     except OSError as fault:
         raise Invalid(f"cannot use {fault.filename or config.state_dir}: {fault.strerror}; see --state-dir") from None
     except ValueError as fault:
@@ -73,7 +77,13 @@ def _listen(config: Config) -> socket.socket:
         raise Invalid(f"cannot listen on {config.host!r}: it is not a host name; see --host") from None
 
 
-def _serve(config: Config, application: "Application", listening: socket.socket, say: Callable[[str], None]) -> None:
+def _serve(
+    config: Config,
+    application: "Application",
+    listening: socket.socket,
+    counters: Counters,
+    say: Callable[[str], None],
+) -> None:
     from pypiserver_ng.server import reachable_address, serve
 
     url = f"http://{reachable_address(listening)}{config.server_base_url}/simple/"
@@ -83,7 +93,7 @@ def _serve(config: Config, application: "Application", listening: socket.socket,
         # Not of the log: whoever starts the program waits for this line, whatever the log looks like.
         say(f"ready: {_count(projects, 'project')}, {_count(files, 'file')} at {url}")
 
-    serve(application.asgi, listening, access_log=config.verbose > 0, on_ready=say_ready)
+    serve(application.asgi, listening, counters, access_log=config.verbose > 0, on_ready=say_ready)
 
 
 def _say_notices(config: Config) -> None:

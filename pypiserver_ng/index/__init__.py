@@ -262,6 +262,11 @@ class Index:
         """Whether questions can be answered. Raises Unavailable."""
         await self.run(self._catalog.serial)
 
+    @property
+    def serial(self) -> int:
+        """The number of the last change, from memory."""
+        return self._catalog.shared.value
+
     def known_counts(self) -> tuple[int, int]:
         """As `counts`, as of the last question."""
         return len(self._following.names()), sum(self._following.counts.values())

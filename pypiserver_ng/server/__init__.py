@@ -18,6 +18,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from pypiserver_ng.server.answers import Answers
+from pypiserver_ng.server.counting import Counting, Uncounted
 from pypiserver_ng.server.cycle import status_line
 from pypiserver_ng.server.protocol import Patience, Protocol
 from pypiserver_ng.server.recall import RecallingProtocol
@@ -52,6 +53,7 @@ def reachable_address(listening: socket.socket) -> str:
 def serve(
     app: ASGIApp,
     listening: socket.socket,
+    counting: Counting | None = None,
     *,
     access_log: bool,
     on_ready: Callable[[], None],
@@ -59,8 +61,9 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is in flight and return."""
     most = _count_connections(_raise_descriptor_limit())
+    counting = counting or Uncounted()
     config = _configure(app, patience, most, lifespan="on", access_log=access_log, grace=_GRACE_SECONDS)
-    _Server(config, on_ready, most).run(sockets=[listening])
+    _Server(config, on_ready, most, counting).run(sockets=[listening])
 
 
 @asynccontextmanager
@@ -68,7 +71,9 @@ async def serving(app: ASGIApp, listening: socket.socket) -> AsyncIterator[None]
     """Serve for the length of a block, beside what else runs on this event loop; signals are not taken."""
     most = _count_connections(_raise_descriptor_limit())
     started = asyncio.Event()
-    server = _Guest(_configure(app, Patience(), most, lifespan="off", access_log=False, grace=1), started.set, most)
+    counting = Uncounted()
+    config = _configure(app, Patience(), most, lifespan="off", access_log=False, grace=1)
+    server = _Guest(config, started.set, most, counting)
     task = asyncio.create_task(server.serve(sockets=[listening]))
     try:
         await started.wait()
@@ -111,10 +116,13 @@ def _count_connections(descriptors: int) -> int:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], most_connections: int) -> None:
+    def __init__(
+        self, config: uvicorn.Config, on_ready: Callable[[], None], most_connections: int, counting: Counting
+    ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
         self._most_connections = most_connections
+        self._counting = counting
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -123,6 +131,7 @@ class _Server(uvicorn.Server):
             # What is here now stays: whoever looks for garbage later, with everybody waiting, need not look at it.
             gc.collect()
             gc.freeze()
+            self._counting.start()
             self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -137,6 +146,7 @@ class _Server(uvicorn.Server):
             for connection in connections:
                 assert isinstance(connection, Protocol)
                 connection.sweep()
+            self._counting.refresh()
             is_full = len(connections) >= self._most_connections
             if is_full and not was_full:
                 _log.warning("%d connections: more are refused; see the limit of open files", len(connections))

@@ -1,10 +1,12 @@
-"""What operators and orchestrators ask: is it alive, is it ready."""
+"""What operators and orchestrators ask: is it alive, is it ready, how does it do."""
 
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from pypiserver_ng.counters import Counters
 from pypiserver_ng.index import Index
 from pypiserver_ng.web import http
+from pypiserver_ng.web.metrics import Metrics
 
 
 class Health:
@@ -39,10 +41,11 @@ class Robots:
         await http.send_text(send, 200, "User-agent: *\nDisallow: /\n", [(b"cache-control", b"max-age=86400")])
 
 
-def routes(index: Index, health_endpoint: str) -> list[BaseRoute]:
+def routes(index: Index, counters: Counters, health_endpoint: str) -> list[BaseRoute]:
     return [
         Route(health_endpoint, Health(), methods=["GET"]),
         Route("/-/ready", Ready(index), methods=["GET"]),
+        Route("/-/metrics", Metrics(index, counters), methods=["GET"]),
         Route("/favicon.ico", NoIcon(), methods=["GET"]),
         Route("/robots.txt", Robots(), methods=["GET"]),
     ]
