@@ -87,7 +87,9 @@ def test_scratch_is_hashed_while_it_is_written(directory: Directory) -> None:
 def test_discarded_scratch_is_gone(directory: Directory, roots: tuple[Path, Path]) -> None:
     """The file and its descriptor; discarding twice does no harm."""
     scratch = directory.new_scratch()
-    fd = scratch.fd
+    scratch.write(b"content")
+    with scratch.lock:
+        fd = scratch.descriptor()
     scratch.discard()
     scratch.discard()
     assert list_scratch(roots) == []

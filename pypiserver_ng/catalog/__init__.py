@@ -13,8 +13,16 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, func, insert, or_, select, true, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from pypiserver_ng.catalog.arrivals import (
+    Arrival,
+    Outlook,
+    buried_conflict,
+    closed_denial,
+    look_out,
+    record_arrivals,
+)
 from pypiserver_ng.catalog.database import Database, read_serial
-from pypiserver_ng.catalog.events import ATTEST, DELETE, STATUS, UNYANK, UPLOAD, YANK
+from pypiserver_ng.catalog.events import ATTEST, DELETE, STATUS, UNYANK, YANK
 from pypiserver_ng.catalog.queries import (
     batches,
     count_files,
@@ -40,16 +48,26 @@ from pypiserver_ng.catalog.rows import (
     contents_values,
     found_values,
     from_microseconds,
-    presence_values,
     to_known,
 )
 from pypiserver_ng.catalog.schema import doomed, files, mounts, projects, provenances, tombstones, uploads, yanks
-from pypiserver_ng.errors import Conflict, Denied, NotFound
+from pypiserver_ng.errors import Failure, NotFound
 from pypiserver_ng.filenames import release_key
 from pypiserver_ng.model import File, Found, NormalizedName, ParsedFilename, Status
-from pypiserver_ng.policy import describe_status
 
-__all__ = ["Catalog", "Change", "Contents", "Doomed", "Known", "Presence", "Rows", "buried_conflict", "closed_denial"]
+__all__ = [
+    "Arrival",
+    "Catalog",
+    "Change",
+    "Contents",
+    "Doomed",
+    "Known",
+    "Outlook",
+    "Presence",
+    "Rows",
+    "buried_conflict",
+    "closed_denial",
+]
 
 
 class Catalog:
@@ -138,6 +156,11 @@ class Catalog:
         with self._reading() as connection:
             return set(connection.scalars(query))
 
+    def outlook(self, name: NormalizedName, filename: str) -> Outlook:
+        """What is known of an upload's project and filename, as it was at one moment."""
+        with self._reading() as connection:
+            return look_out(connection, name, filename)
+
     def tombstone(self, filename: str) -> str | None:
         """The sha256 that a deleted name had."""
         with self._reading() as connection:
@@ -207,32 +230,19 @@ class Catalog:
         overwrite: bool = False,
         provenance: bytes | None = None,
     ) -> None:
-        """Record a file that was just published. A row that a scan made in between becomes this one.
+        """As `add_uploads`, for one. Raises why it is refused."""
+        (refusal,) = self.add_uploads([Arrival(presence, contents, user, provenance)], overwrite=overwrite)
+        if refusal is not None:
+            raise refusal
 
-        Raises Conflict when the name was buried with other bytes meanwhile, unless it may be overwritten, and
-        Denied when the project was closed meanwhile.
+    def add_uploads(self, arrivals: Sequence[Arrival], *, overwrite: bool = False) -> list[Failure | None]:
+        """Record files that were just published, in one transaction; for each in its turn why it is refused, or None.
+
+        A row that a scan made in between becomes the upload's. Refused with Conflict when the name was buried with
+        other bytes meanwhile, unless it may be overwritten, and with Denied when the project was closed meanwhile.
         """
-        parsed, sha256 = presence.parsed, contents.digests.sha256
-        # The file's own time, so that its page is the same after the catalog was made anew from the directory.
-        moment = presence.mtime_ns // 1000
-        values = presence_values(presence) | contents_values(contents) | {"upload_time": moment}
         with self._change() as change:
-            connection = change.connection
-            _, status, reason = read_project(connection, parsed.name)
-            if not status.takes_uploads:
-                raise closed_denial(parsed.name, status, reason)
-            buried = connection.scalar(select(tombstones.c.sha256).where(tombstones.c.filename == parsed.filename))
-            if buried not in {None, sha256} and not overwrite:
-                raise buried_conflict(parsed.filename)
-            touch(change, {parsed.name})
-            connection.execute(upsert_files(values), [values])
-            # The same bytes again, before their deletion was finished: now they are meant to stay.
-            here = (doomed.c.root == presence.root) & (doomed.c.path == presence.path)
-            connection.execute(delete(doomed).where(here))
-            fields = {"version": parsed.version, "filename": parsed.filename, "sha256": sha256}
-            attested = provenance.decode() if provenance is not None else None
-            change.record(UPLOAD, parsed.name, **fields, user=user, upload_time=moment, provenance=attested)
-            count_files(connection, {parsed.name})
+            return record_arrivals(change, arrivals, overwrite=overwrite)
 
     def add_provenance(self, parsed: ParsedFilename, sha256: str, content: bytes, user: str | None) -> None:
         """Record what an upload of bytes that were here already brought."""
@@ -339,14 +349,3 @@ class Catalog:
 
 
 _SEARCH = select(files.c.project, files.c.display_name, files.c.version, files.c.summary, files.c.upload_time)
-
-
-def buried_conflict(filename: str) -> Conflict:
-    return Conflict(
-        f"File already exists: {filename} was deleted here, and its name takes no other bytes; upload a new version"
-    )
-
-
-def closed_denial(name: NormalizedName, status: Status, reason: str | None) -> Denied:
-    """Why an archived or quarantined project takes no upload (PEP 792)."""
-    return Denied(f"{describe_status(name, status, reason)}: it takes no uploads")

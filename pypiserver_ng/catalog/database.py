@@ -7,7 +7,7 @@ import fcntl
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
 from pypiserver_ng.catalog import schema
-from pypiserver_ng.catalog.events import Event, event_numbers, events_since, last_event, record_event
+from pypiserver_ng.catalog.events import Event, event_numbers, events_since, last_event, record_events
 from pypiserver_ng.catalog.journal import Journal
 from pypiserver_ng.catalog.rows import to_microseconds
 from pypiserver_ng.catalog.schema import projects, state
@@ -43,8 +43,12 @@ class Transaction:
 
     def record(self, action: str, project: str, **fields: Any) -> None:
         """Apply one event, and have it written down when the change is committed."""
-        event = Event(0, to_microseconds(datetime.now(UTC)), action, project, **fields)
-        self.events.append(record_event(self.connection, event))
+        self.record_all(action, [{"project": project, **fields}])
+
+    def record_all(self, action: str, fields: Sequence[Mapping[str, Any]]) -> None:
+        """As `record`, for several events of one sort."""
+        now = to_microseconds(datetime.now(UTC))
+        self.events += record_events(self.connection, [Event(0, now, action, **one) for one in fields])
 
 
 class Database:
@@ -92,7 +96,7 @@ class Database:
                 raise NoSpace("no space is left on the server's disk; nothing was stored") from fault
             raise Unavailable("the server's catalog cannot be written just now", retry_after=30) from fault
         if change.events:
-            self._write_down(must_last=any(event.must_last for event in change.events))
+            self._write_down(change.events, must_last=any(event.must_last for event in change.events))
 
     @contextmanager
     def _committed(self) -> Iterator[Transaction]:
@@ -108,10 +112,10 @@ class Database:
                 # It is committed; other processes learn of it when they next compare.
                 _log.error("the counter of changes cannot be written now: %s", fault.strerror)
 
-    def _write_down(self, *, must_last: bool) -> None:
-        """Bring the journal up to the committed events, other processes' included."""
+    def _write_down(self, events: Sequence[Event], *, must_last: bool) -> None:
+        """Bring the journal up to the committed events, of which these are ours."""
         try:
-            self._journal.append(self._last_event, self._events_since, must_last=must_last)
+            self._journal.append(events, self._last_event, self._events_since, must_last=must_last)
         except (OSError, Failure) as fault:
             # They are committed; the next change brings the journal up to them.
             _log.error("events cannot be written to the journal now: %s", fault)
@@ -141,7 +145,7 @@ class Database:
             self._set_aside(_reason(fault))
             self._prepare(may_create=True)
         if is_alone:
-            self._write_down(must_last=True)
+            self._write_down((), must_last=True)
             fcntl.flock(self._users, fcntl.LOCK_SH)
 
     def _try_to_be_alone(self) -> bool:
@@ -198,7 +202,7 @@ class Database:
                 continue
             try:
                 with connection.begin_nested():
-                    record_event(connection, event)
+                    record_events(connection, [event])
             except SQLAlchemyError as fault:
                 # Its own fault, not the database's: that must not be set aside for it.
                 _log.warning("event %d of the journal is left out: %s", event.id, _reason(fault))

@@ -4,11 +4,11 @@ Uploads, deletions, yanks, statuses and provenance are known to nobody but the c
 can always be read from the directories. Tables of the former change only by applying events.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import msgspec
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, Table, bindparam, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from pypiserver_ng.catalog.schema import events, projects, provenances, tombstones, uploads, yanks
@@ -93,18 +93,22 @@ def decode_number(line: bytes) -> int:
         raise ValueError("it is nested too deeply") from None
 
 
-def record_event(connection: Connection, event: Event) -> Event:
-    """Write an event down and apply it; returns it with its number. One that has a number already keeps it."""
-    if not event.id:
-        event = msgspec.structs.replace(event, id=last_event(connection) + 1)
-    connection.execute(events.insert().values(id=event.id, content=encode_event(event)))
-    _APPLY[event.action](connection, event)
-    return event
+def record_events(connection: Connection, recorded: Sequence[Event]) -> list[Event]:
+    """Write events of one action down and apply them; returns them with their numbers.
+
+    Those that have numbers already keep them.
+    """
+    if not recorded[0].id:
+        first = last_event(connection) + 1
+        recorded = [msgspec.structs.replace(event, id=number) for number, event in enumerate(recorded, first)]
+    connection.execute(_INSERT, [{"id": event.id, "content": encode_event(event)} for event in recorded])
+    _APPLY[recorded[0].action](connection, recorded)
+    return list(recorded)
 
 
 def last_event(connection: Connection) -> int:
     """The highest number, or 0."""
-    return connection.scalar(select(func.max(events.c.id))) or 0
+    return connection.scalar(_LAST) or 0
 
 
 def event_numbers(connection: Connection) -> set[int]:
@@ -118,12 +122,28 @@ def events_since(connection: Connection, number: int) -> list[Event]:
     return [_decoder.decode(content) for content in connection.scalars(query)]
 
 
-def _apply_upload(connection: Connection, event: Event) -> None:
-    row = {"filename": event.filename, "sha256": event.sha256, "upload_time": event.upload_time, "user": event.user}
-    _put(connection, uploads, row)
-    connection.execute(delete(tombstones).where(tombstones.c.filename == event.filename))
-    if event.provenance is not None:
-        _apply_provenance(connection, event)
+def _each(apply: Callable[[Connection, Event], None]) -> Callable[[Connection, Sequence[Event]], None]:
+    """For what is rarely many."""
+
+    def apply_each(connection: Connection, applied: Sequence[Event]) -> None:
+        for event in applied:
+            apply(connection, event)
+
+    return apply_each
+
+
+def _apply_uploads(connection: Connection, applied: Sequence[Event]) -> None:
+    connection.execute(
+        _PUT_UPLOAD,
+        [
+            {"filename": event.filename, "sha256": event.sha256, "upload_time": event.upload_time, "user": event.user}
+            for event in applied
+        ],
+    )
+    connection.execute(_UNBURY, {"filenames": [event.filename for event in applied]})
+    for event in applied:
+        if event.provenance is not None:
+            _apply_provenance(connection, event)
 
 
 def _apply_provenance(connection: Connection, event: Event) -> None:
@@ -142,7 +162,7 @@ def _apply_delete(connection: Connection, event: Event) -> None:
 
 def _apply_yank(connection: Connection, event: Event) -> None:
     row = {"project": event.project, "version": release_key(event.version or ""), "reason": event.reason}
-    _put(connection, yanks, row)
+    connection.execute(_PUT_YANK, [row])
 
 
 def _apply_unyank(connection: Connection, event: Event) -> None:
@@ -157,9 +177,12 @@ def _apply_status(connection: Connection, event: Event) -> None:
     connection.execute(update(projects).where(projects.c.name == event.project).values(values))
 
 
-def _put(connection: Connection, table: Any, row: dict[str, Any]) -> None:
+def _put(table: Table) -> Any:
+    """A statement that takes whole rows; the newest of a key stays."""
+    statement = upsert(table)
     keys = [column.name for column in table.primary_key]
-    connection.execute(upsert(table).on_conflict_do_update(index_elements=keys, set_=row), [row])
+    values = {column.name: statement.excluded[column.name] for column in table.columns if not column.primary_key}
+    return statement.on_conflict_do_update(index_elements=keys, set_=values)
 
 
 _NEEDS: dict[str, tuple[str, ...]] = {
@@ -170,11 +193,17 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     UNYANK: ("version",),
     STATUS: ("status",),
 }
-_APPLY: dict[str, Callable[[Connection, Event], None]] = {
-    UPLOAD: _apply_upload,
-    ATTEST: _apply_provenance,
-    DELETE: _apply_delete,
-    YANK: _apply_yank,
-    UNYANK: _apply_unyank,
-    STATUS: _apply_status,
+_APPLY: dict[str, Callable[[Connection, Sequence[Event]], None]] = {
+    UPLOAD: _apply_uploads,
+    ATTEST: _each(_apply_provenance),
+    DELETE: _each(_apply_delete),
+    YANK: _each(_apply_yank),
+    UNYANK: _each(_apply_unyank),
+    STATUS: _each(_apply_status),
 }
+# Made once: making a statement costs more than running it.
+_INSERT = events.insert()
+_LAST = select(func.max(events.c.id))
+_PUT_UPLOAD = _put(uploads)
+_PUT_YANK = _put(yanks)
+_UNBURY = delete(tombstones).where(tombstones.c.filename.in_(bindparam("filenames", expanding=True)))

@@ -45,21 +45,23 @@ class Journal:
         with self._locked():
             return self._last()
 
-    def append(self, newest: Callable[[], int], missing: Callable[[int], Sequence[Event]], *, must_last: bool) -> None:
-        """Write down what the database has after the last number that is here; `newest` is the database's own last.
+    def append(
+        self,
+        ours: Sequence[Event],
+        newest: Callable[[], int],
+        missing: Callable[[int], Sequence[Event]],
+        *,
+        must_last: bool,
+    ) -> None:
+        """Write down what the database has after the last number that is here.
 
-        With `must_last` the bytes are on the disk when this returns. Raises OSError: then they may not be.
+        `ours` was committed just now, `newest` is the database's own last number and `missing` tells what it has
+        after one. With `must_last` the bytes are on the disk when this returns. Raises OSError: then they may not be.
         """
         with self._locked():
             last = self._last()
-            if last > (known := newest()):
-                _log.error(
-                    "%s has events after number %d that the catalog does not know: the next start takes them up",
-                    self._path,
-                    known,
-                )
-                last = max((number for number in self._numbers() if number <= known), default=0)
-            new = missing(last)
+            # Where ours come next nothing else is missing, and the database need not be asked.
+            new = ours if ours and ours[0].id == last + 1 else self._find_missing(last, newest(), missing)
             if new:
                 size = os.fstat(self._fd).st_size
                 content = b"".join(encode_event(event) + b"\n" for event in new)
@@ -68,6 +70,16 @@ class Journal:
         if must_last:
             # Outside the lock: whoever waits for the disk keeps nobody from writing.
             os.fsync(self._fd)
+
+    def _find_missing(self, last: int, known: int, missing: Callable[[int], Sequence[Event]]) -> Sequence[Event]:
+        if last > known:
+            _log.error(
+                "%s has events after number %d that the catalog does not know: the next start takes them up",
+                self._path,
+                known,
+            )
+            last = max((number for number in self._numbers() if number <= known), default=0)
+        return missing(last)
 
     def read(self) -> Iterator[Event]:
         """Every event, in order; lines that are none are named in the log and left out."""

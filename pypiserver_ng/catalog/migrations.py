@@ -6,7 +6,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import BigInteger, Column, Connection, Integer, LargeBinary, String, text
 
-from pypiserver_ng.catalog.events import ATTEST, DELETE, STATUS, UPLOAD, YANK, Event, record_event
+from pypiserver_ng.catalog.events import ATTEST, DELETE, STATUS, UPLOAD, YANK, Event, record_events
 from pypiserver_ng.filenames import parse_found
 
 
@@ -61,7 +61,7 @@ def _add_events(operations: Operations) -> None:
     )
     connection = operations.get_bind()
     for event in list(_tell_history(connection)):
-        record_event(connection, event)
+        record_events(connection, [event])
     operations.drop_column("files", "uploaded_by")
 
 

@@ -158,22 +158,30 @@ class Directory:
 
     def publish(self, scratch: Scratch, filename: str, *, overwrite: bool) -> Seen:
         """Give the flushed bytes their name in the first directory, durably. Raises Exists, OSError."""
-        root = self.roots[0]
-        target = f"{root}/{filename}"
+        seen = self.give_name(scratch, filename, overwrite=overwrite)
+        try:
+            self.flush_names()
+        except OSError:
+            # Refused means refused; what was replaced is kept aside by who asked for that.
+            with contextlib.suppress(OSError):
+                os.unlink(f"{seen.root}/{seen.path}")  # noqa: PTH108
+            raise
+        return seen
+
+    def give_name(self, scratch: Scratch, filename: str, *, overwrite: bool) -> Seen:
+        """As `publish`, but the name lasts only from `flush_names` on."""
+        target = f"{self.roots[0]}/{filename}"
         with scratch.lock:
             fd = scratch.descriptor()
             if overwrite:
                 scratch.path.replace(target)
             else:
                 self._link(scratch, target)
-            try:
-                _sync_directory(root)
-            except OSError:
-                # Refused means refused; what was replaced is kept aside by who asked for that.
-                with contextlib.suppress(OSError):
-                    os.unlink(target)  # noqa: PTH108
-                raise
-            return _seen(root, filename, os.fstat(fd))
+            return _seen(self.roots[0], filename, os.fstat(fd))
+
+    def flush_names(self) -> None:
+        """Bring the names in the first directory to the disk. Raises OSError."""
+        _sync_directory(self.roots[0])
 
     @contextlib.contextmanager
     def keep_aside(self, filename: str) -> Iterator[Path | None]:
@@ -324,6 +332,7 @@ def _can_link(scratch: Path, target: Path) -> bool:
     try:
         file = Scratch(scratch)
         try:
+            file.write(b"")
             os.link(file.path, probe)
         finally:
             file.discard()

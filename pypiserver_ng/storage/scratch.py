@@ -47,41 +47,73 @@ def hash_stream(stream: BinaryIO, is_stopped: Callable[[], bool] = lambda: False
 
 
 class Scratch:
-    """One file in the making. Its lock tells a sweep that somebody still owns it."""
+    """One file in the making; it is on the disk from when somebody writes it or needs it there.
+
+    Its lock tells a sweep that somebody still owns it.
+    """
 
     def __init__(self, directory: Path) -> None:
-        self.path, self.fd = _create_locked(directory)
+        self._directory = directory
         #: Whoever works on the file holds it: a request that is cancelled discards while a thread may still write.
         self.lock = threading.Lock()
         self.size = 0
         self._hasher = Hasher()
+        self._held: list[bytes | bytearray] = []
+        self._fd = -1
+        self._path: Path | None = None
+        self._is_discarded = False
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies, once it does."""
+        assert self._path is not None
+        return self._path
+
+    @property
+    def is_discarded(self) -> bool:
+        return self._is_discarded
+
+    def hold(self, block: bytes | bytearray) -> None:
+        """Keep a block in memory, to be written later by who needs the file. Does not block."""
+        self._held.append(block)
 
     def write(self, block: bytes | bytearray) -> None:
         with self.lock:
-            fd = self.descriptor()
-            view = memoryview(block)
-            self._hasher.update(view)
-            self.size += len(view)
-            while view:
-                view = view[os.write(fd, view) :]
+            self._write(self.descriptor(), block)
 
     def descriptor(self) -> int:
-        """The open file, for who holds the lock. Raises OSError after it was discarded."""
-        if self.fd < 0:
+        """The open file with all its bytes, for who holds the lock. Raises OSError, also after it was discarded."""
+        if self._is_discarded:
             raise OSError(errno.EBADF, "the upload was given up")
-        return self.fd
+        if self._fd < 0:
+            self._path, self._fd = _create_locked(self._directory)
+        while self._held:
+            self._write(self._fd, self._held.pop(0))
+        return self._fd
+
+    def _write(self, fd: int, block: bytes | bytearray) -> None:
+        view = memoryview(block)
+        self._hasher.update(view)
+        self.size += len(view)
+        while view:
+            view = view[os.write(fd, view) :]
 
     def digests(self) -> Digests:
-        return self._hasher.digests()
+        """Of all its bytes. Raises OSError."""
+        with self.lock:
+            self.descriptor()
+            return self._hasher.digests()
 
     def discard(self) -> None:
         """Remove the file; harmless when it was published or discarded before."""
         with self.lock:
-            if self.fd >= 0:
+            self._is_discarded = True
+            self._held.clear()
+            if self._fd >= 0:
                 with contextlib.suppress(FileNotFoundError):
                     self.path.unlink()
-                os.close(self.fd)
-                self.fd = -1
+                os.close(self._fd)
+                self._fd = -1
 
 
 def _create_locked(directory: Path) -> tuple[Path, int]:

@@ -160,9 +160,12 @@ class _Reader:
             return
         form = self._form
         if form.scratch is None:
-            form.scratch = await run(new_scratch)
-        if self._gathered:
-            block, self._gathered = self._gathered, bytearray()
+            form.scratch = new_scratch()
+        block, self._gathered = self._gathered, bytearray()
+        if everything:
+            # Whoever takes the file next does so in a thread.
+            form.scratch.hold(block)
+        else:
             # A cancelled request must not close the file under the thread that writes it.
             await asyncio.shield(asyncio.ensure_future(run(form.scratch.write, block)))
 

@@ -41,7 +41,7 @@ class UploadForm:
             _log.info("an upload was broken off by its client")
             return
         finally:
-            if form.scratch is not None:
+            if form.scratch is not None and not form.scratch.is_discarded:
                 await asyncio.shield(self._index.change(form.scratch.discard))
         await http.send_text(send, 200, "")
 
