@@ -6,6 +6,20 @@ from typing import Protocol
 from pypiserver_ng.index.threads import Threads
 from pypiserver_ng.model import Listed
 
+#: Missing outside Linux, where every read takes a thread.
+_NO_WAIT = getattr(os, "RWF_NOWAIT", None)
+
+
+def peek(fd: int, view: memoryview, offset: int) -> int:
+    """Read what lies in the system's memory, and ask no disk; returns the number of bytes."""
+    if _NO_WAIT is None:
+        return 0
+    try:
+        return os.preadv(fd, (view,), offset, _NO_WAIT)
+    except OSError:
+        # Nothing of it is there, or this file system cannot tell.
+        return 0
+
 
 class Opened(Protocol):
     """One file that somebody asked for. Closed by who opened it."""
@@ -30,6 +44,9 @@ class Opened(Protocol):
 
     async def measure(self) -> None:
         """Learn the size without the bytes. Raises as `begin`."""
+
+    def peek(self, view: memoryview, offset: int, end: int | None) -> int:
+        """Read what can be had without waiting; how many bytes that is, none where `read` has to be asked."""
 
     async def read(self, count: int, offset: int, end: int | None) -> bytes:
         """Up to `count` bytes; none at the end of the file.
@@ -57,6 +74,9 @@ class OpenFile:
 
     async def measure(self) -> None:
         """It is known."""
+
+    def peek(self, view: memoryview, offset: int, end: int | None) -> int:
+        return peek(self._fd, view, offset)
 
     async def read(self, count: int, offset: int, end: int | None) -> bytes:
         return await self._threads.run(os.pread, self._fd, count, offset)

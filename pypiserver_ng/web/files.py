@@ -3,8 +3,6 @@
 Never compressed, never a type that a browser renders: clients check the raw bytes, and uploads are hostile.
 """
 
-import asyncio
-import logging
 import os
 from email.utils import formatdate
 
@@ -12,18 +10,14 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from pypiserver_ng.auth import Gate
-from pypiserver_ng.errors import Failure
 from pypiserver_ng.index import Index
 from pypiserver_ng.index.opened import Opened
 from pypiserver_ng.model import Action, is_mirror_path
 from pypiserver_ng.web import http
 from pypiserver_ng.web.ranges import Unsatisfiable, choose_range, is_unmodified_since, may_proceed, may_resume
-
-_log = logging.getLogger(__name__)
+from pypiserver_ng.web.sending import Sender
 
 _YEAR = 31_536_000
-#: Bytes read at once: large enough for speed, small enough for a thousand slow downloads at a time.
-_CHUNK = 1 << 16
 _TYPES = {".gz": b"application/gzip", ".tgz": b"application/gzip", ".zip": b"application/zip"}
 
 
@@ -34,6 +28,7 @@ class FileDownload:
         self._index = index
         self._gate = gate
         self._ages = ages
+        self._sender = Sender()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._gate.authorize(Action.DOWNLOAD, http.header(scope, b"authorization"))
@@ -97,7 +92,7 @@ class FileDownload:
         if is_head:
             await send({"type": "http.response.body"})
         else:
-            await _stream(receive, send, opened, first, end)
+            await self._sender.send(receive, send, opened, first, end)
 
 
 class _Validators:
@@ -134,44 +129,6 @@ class _Validators:
 
 def _inclusive(part: tuple[int, int]) -> tuple[int, int]:
     return part[0], part[1] - 1
-
-
-async def _stream(receive: Receive, send: Send, opened: Opened, first: int, end: int | None) -> None:
-    gone: asyncio.Task[None] | None = None
-    try:
-        while end is None or first < end:
-            block = await _read(opened, first, end)
-            if not block:
-                break
-            first += len(block)
-            is_last = first == end
-            await send({"type": "http.response.body", "body": block, "more_body": not is_last})
-            if is_last:
-                return
-            gone = gone or asyncio.create_task(_wait_for_disconnect(receive))
-            if gone.done():
-                return
-        if end is not None and first < end:
-            # The server closes the connection: the client must see a broken transfer, not a short file.
-            _log.warning("%s became shorter while it was sent", opened.file.filename)
-            return
-        await send({"type": "http.response.body"})
-    except Failure:
-        # Said in the log where it happened; the client must see a broken transfer.
-        return
-    finally:
-        if gone is not None:
-            gone.cancel()
-
-
-async def _read(opened: Opened, first: int, end: int | None) -> bytes:
-    count = _CHUNK if end is None else min(_CHUNK, end - first)
-    return await opened.read(count, first, end)
-
-
-async def _wait_for_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _content_type(filename: str) -> bytes:

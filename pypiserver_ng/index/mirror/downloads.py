@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from pypiserver_ng.errors import Failure, NotFound, UpstreamDown, UpstreamFailed
+from pypiserver_ng.index.opened import peek
 from pypiserver_ng.index.threads import Threads
 from pypiserver_ng.model import UpstreamFile
 from pypiserver_ng.storage import Cache, Partial, hash_open_file, translate_os_error
@@ -296,20 +297,26 @@ class Tail:
         if self.size is None:
             self.size = await self._size_of()
 
+    def peek(self, view: memoryview, offset: int, end: int | None) -> int:
+        download = self._download
+        assert download is not None
+        if download.failure is not None:
+            return 0
+        return peek(download.fd, view[: max(_limit(download, end) - offset, 0)], offset)
+
     async def read(self, count: int, offset: int, end: int | None) -> bytes:
         download = self._download
         assert download is not None
         while True:
             if download.failure is not None:
                 raise download.failure
-            is_checked = download.sha256 is not None
-            limit = download.received if is_checked else min(download.received, end or _LARGEST) - 1
+            limit = _limit(download, end)
             if offset < limit:
                 block = await self._threads.run(os.pread, download.fd, min(count, limit - offset), offset)
                 if not block:
                     raise UpstreamFailed(f"{self.file.filename} became shorter while it was sent")
                 return block
-            if is_checked:
+            if download.sha256 is not None:
                 return b""
             await download.change()
 
@@ -317,6 +324,13 @@ class Tail:
         if self._download is not None:
             self._download.let_go()
             self._download = None
+
+
+def _limit(download: Download, end: int | None) -> int:
+    """Before which byte may be read; the last one that is wanted waits until all were checked."""
+    if download.sha256 is not None:
+        return download.received
+    return min(download.received, end or _LARGEST) - 1
 
 
 class _Writer:
