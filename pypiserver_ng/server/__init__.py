@@ -62,7 +62,7 @@ def serve(
     """Serve until SIGTERM or SIGINT, then finish what is in flight and return."""
     most = _count_connections(_raise_descriptor_limit())
     counting = counting or Uncounted()
-    config = _configure(app, patience, most, lifespan="on", access_log=access_log, grace=_GRACE_SECONDS)
+    config = _configure(app, patience, most, counting, lifespan="on", access_log=access_log, grace=_GRACE_SECONDS)
     _Server(config, on_ready, most, counting).run(sockets=[listening])
 
 
@@ -72,7 +72,7 @@ async def serving(app: ASGIApp, listening: socket.socket) -> AsyncIterator[None]
     most = _count_connections(_raise_descriptor_limit())
     started = asyncio.Event()
     counting = Uncounted()
-    config = _configure(app, Patience(), most, lifespan="off", access_log=False, grace=1)
+    config = _configure(app, Patience(), most, counting, lifespan="off", access_log=False, grace=1)
     server = _Guest(config, started.set, most, counting)
     task = asyncio.create_task(server.serve(sockets=[listening]))
     try:
@@ -84,11 +84,21 @@ async def serving(app: ASGIApp, listening: socket.socket) -> AsyncIterator[None]
 
 
 def _configure(
-    app: ASGIApp, patience: Patience, most: int, *, lifespan: Literal["on", "off"], access_log: bool, grace: int
+    app: ASGIApp,
+    patience: Patience,
+    most: int,
+    counting: Counting,
+    *,
+    lifespan: Literal["on", "off"],
+    access_log: bool,
+    grace: int,
 ) -> uvicorn.Config:
+    protocol = partial(
+        RecallingProtocol, patience=patience, most_connections=most, counting=counting, answers=Answers()
+    )
     return uvicorn.Config(
         app,
-        http=partial(RecallingProtocol, patience=patience, most_connections=most, answers=Answers()),  # type: ignore[arg-type]
+        http=protocol,  # type: ignore[arg-type]
         ws="none",
         loop="auto",
         lifespan=lifespan,

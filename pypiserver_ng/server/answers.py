@@ -40,16 +40,17 @@ class Line:
 class Answer:
     """The bytes of one response, but for the lines that change with time."""
 
-    __slots__ = ("_after", "_before", "body", "head", "holds", "lead", "line", "weight")
+    __slots__ = ("_after", "_before", "body", "cell", "head", "holds", "lead", "line", "weight")
 
-    def __init__(self, before: bytes, after: bytes, body: bytes, line: Line, holds: Holds) -> None:
-        """`before` and `after` surround the header lines of the lead."""
+    def __init__(self, before: bytes, after: bytes, body: bytes, line: Line, cell: int, holds: Holds) -> None:
+        """`before` and `after` surround the header lines of the lead; `cell` is where it is counted."""
         joined = len(body) <= _LONGEST_JOINED
         self._before = before
         self._after = after + body if joined else after
         #: What follows the head in a write of its own.
         self.body = b"" if joined else body
         self.line = line
+        self.cell = cell
         self.holds = holds
         self.weight = len(before) + 2 * len(self._after) + len(self.body)
         #: The lead that `head` was made with.

@@ -9,6 +9,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from pypiserver_ng.server.counting import Counting
+
 _LONGEST_REASON = 400
 
 # RFC 9112, 4: a reason phrase holds tabs, spaces and visible characters; some clients read it as ASCII only.
@@ -20,6 +22,7 @@ class Cycle(RequestResponseCycle):
 
     #: The connection is to be closed after the response, once the client had time to read it.
     ends_connection = False
+    counting: Counting
 
     async def send(self, message: Any) -> None:
         if self.flow.write_paused:
@@ -36,6 +39,8 @@ class Cycle(RequestResponseCycle):
         if self.waiting_for_100_continue:
             # Whether the body follows a final answer is up to the client: what comes next cannot be told apart.
             self.keep_alive = False
+        if not self.disconnected:
+            self.counting.count_answer(self.scope["method"], message["status"])
         reason = message.get("reason")
         if reason:
             transport = self.transport

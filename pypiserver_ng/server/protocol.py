@@ -15,6 +15,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from pypiserver_ng.server.counting import Counting
 from pypiserver_ng.server.cycle import Cycle
 
 #: Bytes of a request target.
@@ -60,8 +61,11 @@ class Protocol(HttpToolsProtocol):
 
     cycle: "Cycle"
 
-    def __init__(self, *args: Any, patience: Patience, most_connections: int, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, patience: Patience, most_connections: int, counting: Counting, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._counting = counting
         self._patience = patience
         self._most_connections = most_connections
         #: When the head that is being read began; None while none is.
@@ -84,11 +88,16 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
+        self._counting.note_connections(len(self.connections))
         surplus = len(self.connections) - self._most_connections
         if surplus > 0:
             self._refuse(503)
         if surplus > _SPARE_CONNECTIONS:
             transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._counting.note_connections(len(self.connections))
 
     def data_received(self, data: bytes) -> None:
         self._heard = self.loop.time()
@@ -155,6 +164,7 @@ class Protocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         # uvicorn names its cycle class in the middle of a long method; this is the hook it leaves.
         cycle.__class__ = Cycle
+        cycle.counting = self._counting  # type: ignore[attr-defined]
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
@@ -199,6 +209,7 @@ class Protocol(HttpToolsProtocol):
             self._say_farewell()
 
     def _answer(self, status: int) -> None:
+        self._counting.count_answer("", status)
         text = f"{_REFUSALS[status]}\n".encode()
         head = [
             (b"content-type", b"text/plain; charset=utf-8"),

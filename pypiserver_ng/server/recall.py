@@ -21,6 +21,7 @@ class RecallingProtocol(Protocol):
         super().__init__(*args, **kwargs)
         self._answers = answers
         self._find = answers.find
+        self._cells = self._counting.cells
         self._is_plain = False
         #: Requests that began in what was received last.
         self._begun = 0
@@ -31,7 +32,7 @@ class RecallingProtocol(Protocol):
 
     def data_received(self, data: bytes) -> None:
         answer = self._find(data)
-        if answer is not None and self._repeat(answer, data):
+        if answer is not None and self._is_plain and self.is_idle() and self._repeat(answer, data):
             return
         is_candidate = self._is_plain and is_whole_request(data) and self.is_idle()
         self._begun = 0
@@ -54,8 +55,6 @@ class RecallingProtocol(Protocol):
 
     def _repeat(self, answer: Answer, request: bytes) -> bool:
         """Answer from memory; False where the application has to be asked."""
-        if not self._is_plain or not self.is_idle():
-            return False
         if not answer.holds():
             self._answers.drop(request)
             return False
@@ -64,13 +63,14 @@ class RecallingProtocol(Protocol):
             answer.renew(lead)
         if self.access_log:
             self._log(answer.line)
+        self._cells[answer.cell] += 1
         self.transport.write(answer.head)
         if answer.body:
             self.transport.write(answer.body)
-        self.server_state.total_requests += 1
-        self._head_began = None
-        self._is_between = True
-        self._heard = self._answered = self.loop.time()
+        self._answered = self.loop.time()
+        if self._head_began is not None:
+            # The first request of its connection.
+            self._head_began, self._is_between = None, True
         return True
 
     def _log(self, line: Line) -> None:
@@ -82,7 +82,8 @@ class RecallingProtocol(Protocol):
         before, lead, after = head.partition(encode(self.server_state.default_headers))
         # The date may have changed while the answer was written.
         if lead:
-            self._answers.keep(request, Answer(before, after, b"".join(body), line, holds))
+            cell = self._counting.cell_from_memory(line.method, line.status)
+            self._answers.keep(request, Answer(before, after, b"".join(body), line, cell, holds))
 
 
 class _RecordedCycle(Cycle):
