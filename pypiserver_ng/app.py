@@ -135,7 +135,8 @@ def create_app(config: Config, counters: Counters | None = None) -> Application:
     `counters` are those of the process that serves it. Raises OSError, ValueError (the password file), and Failure
     with one line for the person who starts it.
     """
-    store = open_store(config.packages, config.state_dir, is_server=True)
+    cell = counters.board.shared if counters else None
+    store = open_store(config.packages, config.state_dir, is_server=True, cell=cell)
     index, watch = compose_index(config, store)
     authenticator = Authenticator(PasswordFile(config.passwords)) if config.passwords else None
     gate = Gate(config.authenticate, authenticator)

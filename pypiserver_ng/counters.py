@@ -63,7 +63,9 @@ class Board:
         self.seats = seats
         #: When the server started, in seconds since the epoch.
         self.started = time.time()
-        self._numbers = memoryview(mmap.mmap(-1, seats * _WIDTH * _BYTES)).cast("Q")
+        self._numbers = memoryview(mmap.mmap(-1, (seats * _WIDTH + 1) * _BYTES)).cast("Q")
+        #: One number beside the rows, for what all have to agree on at once.
+        self.shared = self._numbers[-1:]
 
     def row(self, seat: int) -> memoryview:
         return self._numbers[seat * _WIDTH : (seat + 1) * _WIDTH]

@@ -73,8 +73,9 @@ __all__ = [
 class Catalog:
     """One state directory's catalog. Opening raises Invalid when it is damaged or a later version's."""
 
-    def __init__(self, state_dir: Path) -> None:
-        self._database = Database(state_dir)
+    def __init__(self, state_dir: Path, cell: memoryview | None = None) -> None:
+        """`cell` is a number that the processes of one server share in memory."""
+        self._database = Database(state_dir, cell)
         self.shared = self._database.shared
         self._reading = self._database.reading
         self._change = self._database.change

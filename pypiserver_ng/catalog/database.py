@@ -54,10 +54,10 @@ class Transaction:
 class Database:
     """Opening makes it new where it is missing or damaged and nobody else uses it; else raises Invalid."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, cell: memoryview | None) -> None:
         self._path = state_dir / "catalog.sqlite"
         self._engine: Engine = create_sqlite_engine(self._path)
-        self.shared = SharedSerial(state_dir / "serial")
+        self.shared = SharedSerial(state_dir / "serial", cell)
         self._journal = Journal(state_dir / "journal.jsonl")
         # Waiting here is fair and cheap; waiting in SQLite's busy handler is neither.
         self._writing = threading.Lock()

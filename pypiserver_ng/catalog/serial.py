@@ -1,22 +1,26 @@
 """The number of the last change, shared by every process that uses one state directory.
 
 A reader compares one integer to learn whether anything changed: no query, no thread. The file is
-only a signal; the catalog holds the truth.
+only a signal; the catalog holds the truth. The processes of one server share the number in memory as well.
 """
 
 import fcntl
 import os
 import threading
+import time
 from pathlib import Path
 from struct import Struct
 
 _FORMAT = Struct("<Q")
+#: How long a glance believes in the file, in seconds: to read it costs as much as half of an answer from memory.
+_GLANCE_SECONDS = 0.001
 
 
 class SharedSerial:
     """A 64-bit counter in a file. `value` may be read at any time from any thread."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, cell: memoryview | None = None) -> None:
+        """`cell` is one number that the processes of one server share; by itself, a process needs none."""
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         if os.fstat(self._fd).st_size < _FORMAT.size:
             os.ftruncate(self._fd, _FORMAT.size)
@@ -27,6 +31,9 @@ class SharedSerial:
         #: The number as the file had it at the last look, and the bytes that were found then.
         self._seen = 0
         self._raw = b""
+        self._cell = memoryview(bytearray(_FORMAT.size)).cast("Q") if cell is None else cell
+        #: When a glance last read the file (monotonic).
+        self._looked = 0.0
 
     @property
     def value(self) -> int:
@@ -40,6 +47,19 @@ class SharedSerial:
             self._seen, self._raw = _decode(raw), raw
         return self._seen if self._seen > self._own else self._own  # noqa: FURB136 - called for every request
 
+    def is_still(self, serial: int) -> bool:
+        """As a comparison with `value`, for a fifth of its price.
+
+        What a process of this server changed shows at once; what others did, as commands, within a millisecond.
+        """
+        if self._cell[0] > serial or self._own > serial:
+            return False
+        now = time.monotonic()
+        if now - self._looked > _GLANCE_SECONDS:
+            self._looked = now
+            return self.value == serial
+        return self._seen <= serial
+
     def advance(self, serial: int) -> None:
         """Raise the counter to `serial` after its transaction was committed; it never goes back.
 
@@ -50,6 +70,7 @@ class SharedSerial:
             self._own = max(self._own, serial)
             fcntl.lockf(self._fd, fcntl.LOCK_EX)
             try:
+                self._cell[0] = max(self._cell[0], serial)
                 if serial > _decode(os.pread(self._fd, _FORMAT.size, 0)):
                     os.pwrite(self._fd, _FORMAT.pack(serial), 0)
             finally:
@@ -57,7 +78,7 @@ class SharedSerial:
 
     def restart(self, serial: int) -> None:
         """Set the counter to the catalog's own number, also backwards: the catalog may have been rebuilt."""
-        self._own = serial
+        self._own = self._cell[0] = serial
         os.pwrite(self._fd, _FORMAT.pack(serial), 0)
 
     def close(self) -> None:

@@ -148,8 +148,7 @@ class Index:
         if entry is None or entry.bodies.get(key) is not body:
             return lambda: self.peek_project_page(name, key) is body
         # A local page changes with the catalog alone.
-        shared, serial = self._catalog.shared, self._following.seen
-        return lambda: shared.value == serial
+        return partial(self._catalog.shared.is_still, self._following.seen)
 
     @property
     def has_mirror(self) -> bool:

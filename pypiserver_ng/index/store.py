@@ -26,13 +26,14 @@ class Store:
         self.seat.close()
 
 
-def open_store(packages: Sequence[Path], state_dir: Path, *, is_server: bool) -> Store:
+def open_store(packages: Sequence[Path], state_dir: Path, *, is_server: bool, cell: memoryview | None = None) -> Store:
     """Raises OSError, and Invalid when the catalog cannot be used.
 
-    What a server does not serve any more is forgotten; a command may know fewer of its directories.
+    What a server does not serve any more is forgotten; a command may know fewer of its directories. `cell` is a number
+    in memory that all processes of a server share, for `SharedSerial`.
     """
     make_private_directory(state_dir)
-    catalog = Catalog(state_dir)
+    catalog = Catalog(state_dir, cell)
     directory = Directory(packages, state_dir)
     tree = Tree(catalog, directory, SharedLock(state_dir / "tree.lock"), is_server=is_server)
     return Store(catalog, directory, MetadataStore(state_dir / "metadata"), tree, Seat(state_dir / "reading.lock"))
