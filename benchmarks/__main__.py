@@ -17,6 +17,7 @@ from benchmarks.environments import PEERS, provide_peer, provide_programs
 from benchmarks.load import LoadFailedError
 
 _GROUPS = ("pages", "downloads", "uploads", "starts", "roots", "workers")
+_FACTS = "machine.json"
 _PAGE = machine.ROOT / "docs" / "performance.md"
 _PLOT = machine.ROOT / "docs" / "img" / "performance.svg"
 
@@ -25,14 +26,20 @@ def main() -> None:
     options = _read_options()
     bench = Bench(options.home.resolve(), options.rounds, options.seconds, options.lock)
     bench.home.mkdir(parents=True, exist_ok=True)
+    if options.docs_only:
+        _write_docs(bench.home / "results")
+        return
     provide_programs()
     for name in PEERS:
         provide_peer(name, bench.home)
     facts = machine.describe(bench.home)
     print("\n".join(f"{name}: {value}" for name, value in facts.items()))
+    results = bench.home / "results"
+    results.mkdir(exist_ok=True)
+    (results / _FACTS).write_text(json.dumps(facts, indent=1))
     failures = [name for name in options.groups or _GROUPS if not _measure(name, bench)]
     if not options.keep_docs:
-        _write_docs(bench.home / "results", facts)
+        _write_docs(results)
     if failures:
         sys.exit(f"not measured: {', '.join(failures)}")
 
@@ -44,6 +51,7 @@ def _read_options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3, help="how long one of them takes")
     parser.add_argument("--home", type=Path, default=machine.ROOT / ".bench", help="peers, files and results")
     parser.add_argument("--lock", type=Path, help="a file that is locked while something is measured")
+    parser.add_argument("--docs-only", action="store_true", help="show what was measured before; measure nothing")
     parser.add_argument("--keep-docs", action="store_true", help="print only; leave the documentation as it is")
     options = parser.parse_args()
     if unknown := set(options.groups) - set(_GROUPS):
@@ -61,13 +69,12 @@ def _measure(name: str, bench: Bench) -> bool:
         return False
     section = replace(section, commit=machine.describe_commit())
     print(table.write_text(section), flush=True)
-    results = bench.home / "results"
-    results.mkdir(exist_ok=True)
-    (results / f"{name}.json").write_text(json.dumps(table.encode_section(section), indent=1))
+    (bench.home / "results" / f"{name}.json").write_text(json.dumps(table.encode_section(section), indent=1))
     return True
 
 
-def _write_docs(results: Path, facts: dict[str, str]) -> None:
+def _write_docs(results: Path) -> None:
+    facts = json.loads((results / _FACTS).read_text())
     found = [results / f"{name}.json" for name in _GROUPS]
     sections = [table.decode_section(json.loads(path.read_text())) for path in found if path.exists()]
     _PAGE.write_text(table.replace_figures(_PAGE.read_text(), table.write_markdown(sections, facts)))

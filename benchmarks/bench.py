@@ -39,6 +39,8 @@ class Bench:
     def compare(self, contestants: Sequence[Contestant], measure: Callable[[Contestant], Speed]) -> dict[str, Speed]:
         """The median of each, measured in turn, the others standing still: a noisy minute is everybody's."""
         found: dict[str, list[Speed]] = {contestant.name: [] for contestant in contestants}
+        for contestant in contestants:
+            contestant.settle()
         for _ in range(self.rounds):
             with self.turn():
                 for contestant in contestants:

@@ -29,7 +29,7 @@ _MOMENT_NS = 1_700_000_000 * _SECOND
 def fill(state_dir: Path, directory: Path, wanted: range, versions: int) -> None:
     """Projects of these numbers with so many files each, in directories of a thousand projects."""
     state_dir.mkdir(parents=True, exist_ok=True)
-    database = Database(state_dir)
+    database = Database(state_dir, None)
     try:
         with database.change() as change:
             serial = change.serial

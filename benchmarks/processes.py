@@ -15,6 +15,9 @@ from pathlib import Path
 
 _START_SECONDS = 120
 _STOP_SECONDS = 30
+_SETTLE_SECONDS = 120
+#: Of one processor.
+_REST_SHARE = 0.05
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -61,6 +64,15 @@ class Contestant:
     def forget_peak(self) -> None:
         for pid in self.pids():
             Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+    def settle(self, within: float = _SETTLE_SECONDS) -> None:
+        """Wait until it has done what it does after its start, as far as it ever rests."""
+        deadline = time.monotonic() + within
+        while time.monotonic() < deadline:
+            before = self.cpu_seconds()
+            time.sleep(1)
+            if self.cpu_seconds() - before < _REST_SHARE:
+                return
 
     def pids(self) -> list[int]:
         children = _read_children()

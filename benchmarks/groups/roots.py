@@ -18,7 +18,7 @@ _AGAIN = 20
 def measure(bench: Bench) -> Section:
     lines = [line for projects, aim in _SIZES.items() for line in _measure_root(bench, projects, aim)]
     notes = (
-        "One file each, as rows of the catalog and sparse files; JSON without compression; after a second's rest.",
+        "One file each, as rows of the catalog and sparse files; JSON without compression; the server was at rest.",
         "After an upload: the first page after a project was added, which it must name.",
     )
     return Section("Root page", lines, notes)
@@ -29,7 +29,7 @@ def _measure_root(bench: Bench, projects: int, aim: float) -> list[Line]:
     cold, changed, warm = [], [], []
     for number in range(bench.rounds):
         with bench.turn(), peers.ours(packages, state, cpus=all_cpus()) as own:
-            time.sleep(1)
+            own.settle()
             cold.append(time_root(own))
             added = f"bench-added-{time.time_ns()}-{number}"
             peers.upload(own, build_wheel(added, "1.0"))
