@@ -36,6 +36,7 @@ from pypiserver_ng.storage import Cache
 from pypiserver_ng.upstream.addresses import Upstream
 from pypiserver_ng.upstream.pip_index import find_pip_index
 from pypiserver_ng.web import files, http, integrity, legacy_json, ops, simple, site, upload, why, xmlrpc
+from pypiserver_ng.web.accel import Accel
 from pypiserver_ng.web.forwarded import Forwarded
 from pypiserver_ng.web.templating import Templates
 
@@ -229,9 +230,10 @@ def choose_routes(
     private_pages = Action.LIST in config.authenticate
     private_files = Action.DOWNLOAD in config.authenticate
     ages = files.Ages(config.cache_control, overwrite=config.overwrite, private=private_files)
+    accel = Accel(config.accel_redirect, [*config.packages, config.state_dir / "cache" / "files"])
     return [
         *simple.routes(index, gate),
-        *files.routes(index, gate, ages),
+        *files.routes(index, gate, ages, accel),
         *merge_methods(site.routes(people), upload.routes(index, gate, config.max_upload_size)),
         *ops.routes(index, counters or Counters(Board()), config.health_endpoint),
         *why.routes(people),

@@ -91,6 +91,7 @@ SAMPLES = {
     "health-endpoint": ("/up", "/up"),
     "server-base-url": ("/pypi/", "/pypi"),
     "trusted-proxy": ("10.0.0.0/8", (ipaddress.ip_network("10.0.0.0/8"),)),
+    "accel-redirect": ("/-files/", "/-files"),
     "cache-control": ("1h", 3600),
     "welcome": ("home.html", Path("home.html")),
     "verbose": ("2", 2),
@@ -108,11 +109,13 @@ def test_every_setting_has_every_source(setting: Setting) -> None:
     text, expected = SAMPLES[setting.name]
     field = setting.name.replace("-", "_")
     flag = (text,) if setting.multiple else text
-    cache = {"fallback-mode": "cache"} if setting.name in OF_CACHE_MODE else {}
+    others: dict[str, Any] = {"fallback-mode": "cache"} if setting.name in OF_CACHE_MODE else {}
+    if setting.name == "accel-redirect":
+        others = {"trusted-proxy": ("10.0.0.1",)}
     sources: list[dict[str, Any]] = [
-        {"flags": {setting.name: flag, **cache}},
-        {"environment": {setting.variable: text}, "toml": cache},
-        {"toml": {setting.name: [text] if setting.multiple else text, **cache}},
+        {"flags": {setting.name: flag, **others}},
+        {"environment": {setting.variable: text}, "toml": others},
+        {"toml": {setting.name: [text] if setting.multiple else text, **others}},
     ]
     if setting.secret:
         sources.append({"environment": {f"{setting.variable}_FILE": "f"}, "secrets": {"f": f"{text}\n"}})
@@ -123,6 +126,13 @@ def test_every_setting_has_every_source(setting: Setting) -> None:
 def test_a_mode(mode: Mode) -> None:
     """As a word of the model."""
     assert build({"fallback-mode": mode.value.upper()}).fallback_mode is mode
+
+
+def test_files_are_left_to_a_proxy_that_is_named() -> None:
+    """Who may send them has to be said."""
+    assert refuse(flags={"accel-redirect": "/-files"}) == (
+        "--accel-redirect has no effect without --trusted-proxy: add the proxy's address"
+    )
 
 
 @pytest.mark.parametrize("name", OF_CACHE_MODE)
@@ -316,6 +326,11 @@ BAD_FLAGS = (
     ("health-endpoint", "/simple/"),
     ("trusted-proxy", ("localhost",)),
     ("trusted-proxy", ("10.0.0.0/99",)),
+    ("accel-redirect", "/"),
+    ("accel-redirect", "files"),
+    ("accel-redirect", "/a/../b"),
+    ("accel-redirect", "/a\r\nb"),
+    ("accel-redirect", "https://mirror.example/x"),
     ("cache-control", "soon"),
     ("log-format", "xml"),
     ("log-stream", "file"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pypiserver_ng.config.coherence import check_modes, check_pairing
+from pypiserver_ng.config.coherence import check_modes, check_pairing, check_proxy
 from pypiserver_ng.config.policies import parse_policies
 from pypiserver_ng.config.publishers import parse_publishers
 from pypiserver_ng.config.settings import ENVIRONMENT_PREFIX, SETTINGS, Setting
@@ -62,6 +62,8 @@ class Config:
     #: ``""`` or ``/prefix`` without a slash at its end.
     server_base_url: str = ""
     trusted_proxy: tuple[Network, ...] = ()
+    #: Without a slash at its end.
+    accel_redirect: str | None = None
     #: Seconds, or None for the built-in ages.
     cache_control: int | None = None
     welcome: Path | None = None
@@ -100,6 +102,7 @@ def build_config(
     upstreams = _choose_upstreams(values, parse_upstreams(toml.get("upstream", []), read_secret))
     rules = parse_policies(toml.get("policy", []), [one.name for one in upstreams] or [DEFAULT_NAME])
     check_pairing(values["passwords"], values["authenticate"])
+    check_proxy(values)
     check_modes(values, rules)
     tables = {"upstreams": upstreams, "rules": rules, "publishers": parse_publishers(toml.get("publisher", []))}
     return _compose(values, given, tables)

@@ -18,6 +18,12 @@ def check_pairing(passwords: str | None, authenticate: frozenset[Action]) -> Non
         )
 
 
+def check_proxy(values: Mapping[str, Any]) -> None:
+    """Whether there is a proxy that can send files. Raises Invalid."""
+    if values["accel-redirect"] and not values["trusted-proxy"]:
+        raise Invalid("--accel-redirect has no effect without --trusted-proxy: add the proxy's address")
+
+
 def check_modes(values: Mapping[str, Any], rules: Sequence[Rule]) -> None:
     """Whether what needs the cache has it. Raises Invalid."""
     mode: Mode = values["fallback-mode"]

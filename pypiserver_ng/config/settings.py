@@ -14,6 +14,7 @@ from pypiserver_ng.config.values import (
     parse_flag,
     parse_glob,
     parse_limit,
+    parse_location,
     parse_network,
     parse_path,
     parse_port,
@@ -212,6 +213,14 @@ SETTINGS: tuple[Setting, ...] = (
         default_text="none",
         metavar="ADDR",
         multiple=True,
+    ),
+    Setting(
+        "accel-redirect",
+        "Let a trusted proxy send files from the disk: the internal location, such as /-files, below which nginx finds "
+        "the file system. It is told by X-Accel-Redirect. Needs --trusted-proxy.",
+        parse_location,
+        default_text="off",
+        metavar="PREFIX",
     ),
     Setting(
         "cache-control",

@@ -137,6 +137,13 @@ def parse_base_path(text: str) -> str:
     return f"/{inner}" if inner else ""
 
 
+def parse_location(text: str) -> str:
+    path = text.rstrip("/")
+    if not re.fullmatch(r"(?:/[A-Za-z0-9._~-]+)+", path) or any(part in {".", ".."} for part in path.split("/")):
+        raise Invalid(f"must be the path of a location such as /-files, not {text!r}")
+    return path
+
+
 def parse_network(text: str) -> Network:
     try:
         return ipaddress.ip_network(text, strict=False)

@@ -55,6 +55,9 @@ class Opened(Protocol):
         Failure where they turn out to be wrong or cannot be had.
         """
 
+    def real_path(self) -> str | None:
+        """The absolute path of the whole file, without links in it; None where it has none, or none yet."""
+
     def close(self) -> None: ...
 
 
@@ -80,6 +83,13 @@ class OpenFile:
 
     async def read(self, count: int, offset: int, end: int | None) -> bytes:
         return await self._threads.run(os.pread, self._fd, count, offset)
+
+    def real_path(self) -> str | None:
+        try:
+            path = os.readlink(f"/proc/self/fd/{self._fd}")  # noqa: PTH115
+        except OSError:
+            return None
+        return None if path.endswith(" (deleted)") else path
 
     def close(self) -> None:
         os.close(self._fd)

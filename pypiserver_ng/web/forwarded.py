@@ -51,6 +51,8 @@ class Forwarded:
                 scope["client"] = (str(ipaddress.ip_address(client)), 0)
             except ValueError:
                 return
+            # Programs on the proxy's own machine have its address, and say nothing of this.
+            scope["is_proxied"] = True
 
 
 def base_url(scope: Scope) -> str:

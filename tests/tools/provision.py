@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tests.tools.clients import CLIENTS, ClientMissingError, find_command
 
 #: Program to Debian's package that brings it. Later rows go here.
-PROGRAMS = {"htpasswd": "apache2-utils", "strace": "strace"}
+PROGRAMS = {"htpasswd": "apache2-utils", "strace": "strace", "nginx": "nginx-light"}
 
 _APT_SECONDS = 600
 

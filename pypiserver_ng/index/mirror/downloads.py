@@ -320,6 +320,9 @@ class Tail:
                 return b""
             await download.change()
 
+    def real_path(self) -> str | None:
+        return None
+
     def close(self) -> None:
         if self._download is not None:
             self._download.let_go()
