@@ -87,6 +87,7 @@ def measure(bench: Bench, size: int) -> dict[str, tuple[float, str]]:
             own.settle(_SETTLE_SECONDS)
             found |= _measure_projects(client, projects)
             found |= _measure_roots(client)
+            found |= _measure_surfaces(client, name_project(3))
             found["memory at the end"] = (own.resident(), "MiB")
             found["yank and unyank by command, each"] = (_measure_commands(packages, state, name_project(1)), "ms")
     return found
@@ -131,6 +132,27 @@ def _measure_roots(client: _Client) -> dict[str, tuple[float, str]]:
         "root page, from memory": (warm * 1000, "ms"),
         "root page after a new project": (changed * 1000, "ms"),
     }
+
+
+def _measure_surfaces(client: _Client, name: str) -> dict[str, tuple[float, str]]:
+    """What people and monitors ask for, each the first time and then again."""
+    file = f"/packages/0000/{name.replace('-', '_')}-1.0-py3-none-any.whl"
+    paths = {
+        "home page": "/",
+        "search": f"/-/search?q={name}",
+        "a project's page for people": f"/project/{name}/",
+        "a project as JSON": f"/pypi/{name}/json",
+        "metrics": "/-/metrics",
+        "readiness": "/-/ready",
+        "explanation": f"/-/why/{name}",
+        "download of a small file": file,
+    }
+    found: dict[str, tuple[float, str]] = {}
+    for work, path in paths.items():
+        times = [client.time(write_request(path, {})) * 1000 for _ in range(_TIMES)]
+        found[f"{work}, first"] = (times[0], "ms")
+        found[f"{work}, again"] = (median(times[1:]), "ms")
+    return found
 
 
 def _measure_commands(packages: Path, state: Path, name: str) -> float:
