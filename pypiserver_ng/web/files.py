@@ -5,6 +5,7 @@ Never compressed, never a type that a browser renders: clients check the raw byt
 
 import os
 from email.utils import formatdate
+from functools import lru_cache
 
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
@@ -77,9 +78,11 @@ class FileDownload:
             )
             return
         is_head = scope["method"] == "HEAD"
+        known = opened.sha256
         # From here on an upstream may be asked, and what it fails at can still be said.
         await (opened.measure() if is_head else opened.begin())
-        conditional = _Validators(opened)
+        if opened.sha256 != known:
+            conditional = _Validators(opened)
         shared: http.Headers = [
             *conditional.headers,
             (b"cache-control", self._ages.choose(opened.file.path)),
@@ -119,7 +122,7 @@ class _Validators:
     def __init__(self, opened: Opened) -> None:
         self._etag = b'"%s"' % opened.sha256.encode() if opened.sha256 else b""
         self._mtime = opened.modified
-        self._modified = formatdate(opened.modified, usegmt=True).encode() if opened.modified is not None else b""
+        self._modified = _format_date(opened.modified) if opened.modified is not None else b""
         self.headers: http.Headers = []
         if self._etag:
             self.headers.append((b"etag", self._etag))
@@ -147,6 +150,11 @@ class _Validators:
 
 def _inclusive(part: tuple[int, int]) -> tuple[int, int]:
     return part[0], part[1] - 1
+
+
+@lru_cache(maxsize=4096)
+def _format_date(seconds: int) -> bytes:
+    return formatdate(seconds, usegmt=True).encode()
 
 
 def _content_type(filename: str) -> bytes:
