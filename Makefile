@@ -21,13 +21,16 @@ test: $(VENV)/.installed-test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(TOGETHER) $(ARGS)
+
+# Two at a time: most tests wait for a server or a client. The tests of one file share what they start.
+TOGETHER = -n 2 --dist loadfile
 
 # What people run while they work: under a minute; without real clients, restarts, containers and failing disks.
 SLOW = tests/clients tests/faults tests/test_shadow_rule.py tests/test_cli.py tests/test_commands.py tests/test_docker.py \
 	tests/mirror tests/test_fetch.py tests/test_update.py tests/test_upstream_check.py
 test-unit: $(VENV)/.installed-test
-	@$(BIN)/python -m pytest -q $(SLOW:%=--ignore %) $(ARGS)
+	@$(BIN)/python -m pytest -q $(TOGETHER) $(SLOW:%=--ignore %) $(ARGS)
 
 # Hundreds of kills and power cuts: about an hour.
 test-long: $(VENV)/.installed-test

@@ -22,7 +22,7 @@ def basic(user: str, password: str, encoding: str = "utf-8") -> bytes:
 
 
 def line(user: str, password: str) -> str:
-    return f"{user}:{bcrypt.using(rounds=4).hash(password)}\n"
+    return f"{user}:{bcrypt.using(rounds=4, salt='a' * 21 + 'e').hash(password)}\n"
 
 
 RIGHT = basic("alice", "secret")

@@ -25,18 +25,21 @@ from passlib.hash import (
 from pypiserver_ng.auth import Htpasswd, PasswordFile, parse_htpasswd
 
 SECRET = "correct horse ä"
+#: Fixed, so that tests have the same names in every process that collects them.
+SALT = "saltsalt"
+BCRYPT_SALT = "a" * 21 + "e"
 #: One real hash of the secret for each accepted scheme, as cheap as the scheme allows.
 HASHES = {
-    "2a": bcrypt.using(rounds=4, ident="2a").hash(SECRET),
-    "2b": bcrypt.using(rounds=4, ident="2b").hash(SECRET),
-    "2y": bcrypt.using(rounds=4, ident="2y").hash(SECRET),
-    "apr1": apr_md5_crypt.hash(SECRET),
+    "2a": bcrypt.using(rounds=4, salt=BCRYPT_SALT, ident="2a").hash(SECRET),
+    "2b": bcrypt.using(rounds=4, salt=BCRYPT_SALT, ident="2b").hash(SECRET),
+    "2y": bcrypt.using(rounds=4, salt=BCRYPT_SALT, ident="2y").hash(SECRET),
+    "apr1": apr_md5_crypt.using(salt=SALT).hash(SECRET),
     "sha": ldap_sha1.hash(SECRET),
-    "sha256": sha256_crypt.using(rounds=1000).hash(SECRET),
-    "sha256-plain": sha256_crypt.using(rounds=5000).hash(SECRET),
-    "sha512": sha512_crypt.using(rounds=1000).hash(SECRET),
-    "argon2id": argon2.using(type="ID", rounds=1, memory_cost=8, parallelism=1).hash(SECRET),
-    "argon2i": argon2.using(type="I", rounds=1, memory_cost=8, parallelism=1).hash(SECRET),
+    "sha256": sha256_crypt.using(rounds=1000, salt=SALT).hash(SECRET),
+    "sha256-plain": sha256_crypt.using(rounds=5000, salt=SALT).hash(SECRET),
+    "sha512": sha512_crypt.using(rounds=1000, salt=SALT).hash(SECRET),
+    "argon2id": argon2.using(type="ID", rounds=1, memory_cost=8, parallelism=1, salt=SALT.encode()).hash(SECRET),
+    "argon2i": argon2.using(type="I", rounds=1, memory_cost=8, parallelism=1, salt=SALT.encode()).hash(SECRET),
 }
 BCRYPT = HASHES["2y"]
 SHA = HASHES["sha"]
@@ -78,8 +81,8 @@ def test_accepted_scheme_matches_its_password_only(scheme: str) -> None:
         ("", ""),
         ("", "x"),
         ("secret", "secret"),
-        (des_crypt.hash(SECRET), SECRET),
-        (md5_crypt.hash(SECRET), SECRET),
+        (des_crypt.using(salt="sa").hash(SECRET), SECRET),
+        (md5_crypt.using(salt=SALT).hash(SECRET), SECRET),
         ("{PLAIN}secret", "secret"),
         ("{SSHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "password"),
         ("{sha}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "password"),
