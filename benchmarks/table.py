@@ -97,7 +97,8 @@ def write_text(section: Section) -> str:
         by_cpu = "" if line.by_cpu is None else f" (by CPU {write_amount(line.by_cpu, '×')})"
         verdict = "" if line.holds is None else "  ok" if line.holds else "  NOT REACHED"
         got = write_amount(line.got, line.unit)
-        lines.append(f"  {line.work}: {line.ours}; {line.beside}: {got}{by_cpu} {write_aim(line)}{verdict}")
+        beside = f"; {line.beside}" if line.beside else ""
+        lines.append(f"  {line.work}: {line.ours}{beside}: {got}{by_cpu} {write_aim(line)}{verdict}")
     return "\n".join(lines)
 
 
