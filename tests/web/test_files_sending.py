@@ -86,6 +86,13 @@ class Stuck(Reader):
             self.has_stopped.set()
 
 
+class Leaving(Reader):
+    """Goes away after the first piece; what is sent to it then is dropped."""
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        return {"type": "http.disconnect"}
+
+
 @pytest.fixture
 def threads() -> Iterator[Threads]:
     threads = Threads(4, "test")
@@ -193,6 +200,25 @@ def test_file_that_shrinks(download: Download, kind: type[OpenFile]) -> None:
     asyncio.run(download(reader, bytes(SIZE), kind, 0, SIZE + 1))
     assert len(reader.content) == SIZE
     assert not reader.is_done
+
+
+@pytest.mark.parametrize("kind", (OpenFile, Cold))
+def test_client_that_leaves(download: Download, kind: type[OpenFile]) -> None:
+    """The rest of the file is not read for nobody."""
+    reader = Leaving()
+    asyncio.run(download(reader, bytes(20 * LARGE), kind, 0, 20 * LARGE))
+    assert len(reader.content) <= 3 * LARGE
+    assert not reader.is_done
+
+
+def test_path_of_a_file_that_was_deleted(tmp_path: Path, threads: Threads) -> None:
+    """It has none, and not that of another file."""
+    path = tmp_path / "demo-1.0.zip"
+    path.write_bytes(b"x")
+    with opened(path, threads) as file:
+        assert file.real_path() == os.path.realpath(path)
+        path.unlink()
+        assert file.real_path() is None
 
 
 # A real server
