@@ -55,7 +55,7 @@ def ask(*arguments: str) -> set[str]:
 )
 def test_a_server_loads_what_it_uses(more: dict[str, object], loaded: set[str], tmp_path: Path) -> None:
     """Only an index that asks upstreams by itself pays for asking."""
-    flags = {"package-dir": [str(tmp_path)], **more}
+    flags = {"packages": [str(tmp_path)], **more}
     assert ask("-c", SERVE, json.dumps(flags)) & HEAVY == loaded
 
 

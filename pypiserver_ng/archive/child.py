@@ -20,7 +20,7 @@ from pypiserver_ng.archive.wire import READY, Job, Result, receive_job, send_ans
 from pypiserver_ng.errors import Invalid
 
 #: After so many jobs a process asks to be replaced by a fresh one,
-_MOST_JOBS = 1000
+_MOST_JOBS = 5000
 #: and so it does when they left it larger by so many bytes: every job gets the same on top of what is there.
 _MOST_GROWTH = 16 * 2**20
 #: Few: the socket, the null device twice, the archive, and /proc.

@@ -7,7 +7,6 @@ answer trusts none of it: hostile bytes made it.
 import socket
 import struct
 import time
-from dataclasses import astuple
 from typing import NamedTuple
 
 from pypiserver_ng.archive.found import Found
@@ -64,7 +63,8 @@ def receive_ready(channel: socket.socket, seconds: float) -> None:
 
 def send_job(channel: socket.socket, job: Job) -> None:
     """Raises Untouched."""
-    body = "\0".join(astuple(job.parsed)).encode()
+    parsed = job.parsed
+    body = f"{parsed.filename}\0{parsed.display_name}\0{parsed.name}\0{parsed.version}\0{parsed.kind}".encode()
     try:
         socket.send_fds(channel, [_JOB.pack(job.strict, len(body)) + body], [job.fd])
     except OSError:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, delete, func, insert, or_, select, true
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from pypiserver_ng.catalog.arrivals import (
@@ -26,13 +26,15 @@ from pypiserver_ng.catalog.events import ATTEST, DELETE, STATUS, UNYANK, YANK
 from pypiserver_ng.catalog.queries import (
     batches,
     count_files,
+    describe_read,
     expect_release,
-    find_upload_time,
+    find_upload_times,
     is_yanked,
     list_projects,
     list_versions,
     read_marks,
     read_project,
+    rows_at,
     touch,
     upsert_files,
     warn_of_changes,
@@ -45,9 +47,11 @@ from pypiserver_ng.catalog.rows import (
     Known,
     Presence,
     Rows,
-    contents_values,
+    Stamp,
     found_values,
     from_microseconds,
+    print_of,
+    read_values,
     to_known,
 )
 from pypiserver_ng.catalog.schema import doomed, files, mounts, projects, provenances, tombstones, uploads, yanks
@@ -65,8 +69,10 @@ __all__ = [
     "Outlook",
     "Presence",
     "Rows",
+    "Stamp",
     "buried_conflict",
     "closed_denial",
+    "print_of",
 ]
 
 
@@ -96,11 +102,12 @@ class Catalog:
 
     def changes_since(self, serial: int) -> list[Change]:
         """Every project changed after `serial`, once each, also those that have no file any more."""
-        query = select(projects).where(projects.c.serial > serial)
+        query = select(projects.c.name, projects.c.serial, projects.c.files, projects.c.status)
+        statuses = {status.value: status for status in Status}
         with self._reading() as connection:
             return [
-                Change(NormalizedName(row.name), row.serial, row.files, Status(row.status))
-                for row in connection.execute(query)
+                Change(name, number, count, statuses[status])
+                for name, number, count, status in connection.execute(query.where(projects.c.serial > serial))
             ]
 
     def project_rows(self, name: NormalizedName) -> Rows:
@@ -138,13 +145,21 @@ class Catalog:
     def unread(self, limit: int) -> list[Known]:
         return self._known(files.c.sha256.is_(None), limit=limit)
 
-    def stamps(self, paths: Sequence[str] | None = None) -> dict[tuple[str, str], tuple[int, int, int]]:
-        """(root, path) of every row, or of the rows of `paths`, to its id, size and mtime_ns."""
-        query = select(files.c.root, files.c.path, files.c.id, files.c.size, files.c.mtime_ns)
-        if paths is not None:
-            query = query.where(files.c.path.in_(paths))
+    def prints(self) -> dict[str, dict[str, int]]:
+        """By root, the path of every row to the `print_of` its file: little, because there may be very many."""
+        prints: dict[str, dict[str, int]] = {}
+        query = select(files.c.root, files.c.path, files.c.size, files.c.mtime_ns)
         with self._reading() as connection:
-            return {(row[0], row[1]): (row[2], row[3], row[4]) for row in connection.execute(query)}
+            for root, path, size, mtime_ns in connection.execute(query):
+                prints.setdefault(root, {})[path] = print_of(size, mtime_ns)
+        return prints
+
+    def stamps(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Stamp]:
+        """Those of the (root, path) that have a row, to its id, size and mtime_ns."""
+        query = select(files.c.root, files.c.path, files.c.id, files.c.size, files.c.mtime_ns)
+        with self._reading() as connection:
+            found = (row for here in rows_at(keys) for row in connection.execute(query.where(here)))
+            return {(row[0], row[1]): (row[2], row[3], row[4]) for row in found}
 
     def mounts(self) -> set[str]:
         """Directories that were mounts when they were last looked at."""
@@ -298,15 +313,10 @@ class Catalog:
         """What reading told of files, unless they changed in between; `again` also replaces what was known."""
         with self._change() as change:
             touch(change, {known.presence.parsed.name for known, _ in results})
-            for known, contents in results:
-                unchanged = (
-                    (files.c.id == known.id)
-                    & (files.c.size == known.presence.size)
-                    & (files.c.mtime_ns == known.presence.mtime_ns)
-                    & (true() if again else files.c.sha256.is_(None))
-                )
-                values = contents_values(contents) | find_upload_time(change.connection, known, contents)
-                change.connection.execute(update(files).where(unchanged).values(values))
+            if results:
+                times = find_upload_times(change.connection, results)
+                rows = [read_values(known, contents, times) for known, contents in results]
+                change.connection.execute(describe_read(again=again), rows)
 
     def remove(self, removed: Sequence[File], user: str | None) -> None:
         """Forget files and bury their names: other bytes never come back under them.

@@ -4,11 +4,11 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import ColumnElement, Connection, Update, bindparam, func, select, true, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from pypiserver_ng.catalog.database import Transaction
-from pypiserver_ng.catalog.rows import Contents, Known, Marks, Presence
+from pypiserver_ng.catalog.rows import READ, Contents, Known, Marks, Presence
 from pypiserver_ng.catalog.schema import files, projects, provenances, uploads, yanks
 from pypiserver_ng.errors import NotFound
 from pypiserver_ng.filenames import is_same_version, release_key, sort_key
@@ -56,20 +56,47 @@ def is_yanked(connection: Connection, name: NormalizedName, version: str) -> boo
 def warn_of_changes(connection: Connection, found: Sequence[Presence]) -> None:
     """Name files whose bytes were replaced in the directory: clients may hold the old ones for a year."""
     columns = (files.c.root, files.c.path, files.c.size, files.c.mtime_ns, files.c.sha256)
-    for batch in batches(found):
-        here = files.c.path.in_([presence.path for presence in batch])
-        known = {(row.root, row.path): row for row in connection.execute(select(*columns).where(here))}
-        for presence in batch:
-            row = known.get((presence.root, presence.path))
-            if row and row.sha256 and (row.size, row.mtime_ns) != (presence.size, presence.mtime_ns):
-                _log.warning("%s was changed in its directory; it had the sha256 %s", presence.path, row.sha256)
+    now = {(presence.root, presence.path): (presence.size, presence.mtime_ns) for presence in found}
+    for here in rows_at(list(now)):
+        for row in connection.execute(select(*columns).where(here)):
+            if row.sha256 and (row.size, row.mtime_ns) != now[row.root, row.path]:
+                _log.warning("%s was changed in its directory; it had the sha256 %s", row.path, row.sha256)
 
 
-def find_upload_time(connection: Connection, known: Known, contents: Contents) -> dict[str, int]:
-    """Bytes that were uploaded keep their time, whoever moves or touches the file."""
-    same = (uploads.c.filename == known.presence.parsed.filename) & (uploads.c.sha256 == contents.digests.sha256)
-    moment = connection.scalar(select(uploads.c.upload_time).where(same))
-    return {} if moment is None else {"upload_time": moment}
+def rows_at(keys: Sequence[tuple[str, str]]) -> Iterator[ColumnElement[bool]]:
+    """Conditions that together choose the rows of some (root, path), each of them by the index."""
+    paths: dict[str, list[str]] = {}
+    for root, path in keys:
+        paths.setdefault(root, []).append(path)
+    for root, below in paths.items():
+        for batch in batches(below):
+            yield (files.c.root == root) & files.c.path.in_(batch)
+
+
+def find_upload_times(connection: Connection, results: Sequence[tuple[Known, Contents]]) -> dict[tuple[str, str], int]:
+    """(filename, sha256) of bytes that were uploaded to their time: they keep it, whoever moves or touches the file."""
+    times: dict[tuple[str, str], int] = {}
+    for batch in batches([known.presence.parsed.filename for known, _ in results]):
+        same = select(uploads.c.filename, uploads.c.sha256, uploads.c.upload_time).where(uploads.c.filename.in_(batch))
+        times.update({(row[0], row[1]): row[2] for row in connection.execute(same)})
+    return times
+
+
+def describe_read(*, again: bool) -> Update:
+    """What reading a file changes of its row, unless the file changed in between; for rows as `read_values` makes them.
+
+    With `again` also what was read before.
+    """
+    unchanged = (
+        (files.c.id == bindparam("_id"))
+        & (files.c.size == bindparam("_size"))
+        & (files.c.mtime_ns == bindparam("_mtime_ns"))
+        & (true() if again else files.c.sha256.is_(None))
+    )
+    kept: dict[str, Any] = {
+        column: func.coalesce(bindparam(f"_{column}"), files.c[column]) for column in ("display_name", "upload_time")
+    }
+    return update(files).where(unchanged).values(kept | {column: bindparam(column) for column in READ})
 
 
 def upsert_files(columns: Iterable[str], *, if_changed: bool = False) -> Any:

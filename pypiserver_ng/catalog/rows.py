@@ -12,6 +12,9 @@ from pypiserver_ng.model import Digests, File, Kind, NormalizedName, ParsedFilen
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+#: A row's id, and its file's size and mtime_ns.
+Stamp = tuple[int, int, int]
+
 
 @dataclass(frozen=True, slots=True)
 class Presence:
@@ -92,6 +95,11 @@ class Marks:
 NO_MARKS = Marks({}, ())
 
 
+def print_of(size: int, mtime_ns: int) -> int:
+    """Size and time of a file as one number; they are the same where it is."""
+    return size << 64 | mtime_ns
+
+
 def to_microseconds(moment: datetime) -> int:
     delta = moment - _EPOCH
     return (delta.days * 86400 + delta.seconds) * 10**6 + delta.microseconds
@@ -158,7 +166,22 @@ def contents_values(contents: Contents) -> dict[str, Any]:
     }
 
 
-_UNREAD = dict.fromkeys(("sha256", "md5", "blake2b_256", "requires_python", "summary", "metadata_sha256", "problem"))
+#: Columns that only reading a file can fill.
+READ = ("sha256", "md5", "blake2b_256", "requires_python", "summary", "metadata_sha256", "problem")
+_UNREAD = dict.fromkeys(READ)
+
+
+def read_values(known: Known, contents: Contents, upload_times: Mapping[tuple[str, str], int]) -> dict[str, Any]:
+    """One row for `queries.describe_read`."""
+    filename = known.presence.parsed.filename
+    values = contents_values(contents)
+    return {column: values[column] for column in READ} | {
+        "_id": known.id,
+        "_size": known.presence.size,
+        "_mtime_ns": known.presence.mtime_ns,
+        "_display_name": contents.display_name,
+        "_upload_time": upload_times.get((filename, contents.digests.sha256)),
+    }
 
 
 def found_values(presence: Presence) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -59,6 +59,11 @@ _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
+#: From so many files on, a start does not wait until all of them were looked at.
+_MANY_FILES = 10_000
+#: How long whoever asks for a project waits until its files are read: less than pip waits for an answer.
+_PATIENCE_SECONDS = 10.0
+
 _REDIRECTED = "clients are redirected to it: what it has is not looked at here (that takes --fallback-mode cache)"
 
 
@@ -98,26 +103,51 @@ class Index:
         self._flights = Flights()
         self._following = Following(catalog, self._threads.executor, self._flights)
         self._cache = PageCache()
-        self._root_bodies: dict[Key, tuple[int, Body]] = {}
+        #: With what tells whether the list of names is still the same.
+        self._root_bodies: dict[Key, tuple[tuple[int, object], Body]] = {}
+        #: Set unless it is not known yet which names are in the directories.
+        self._surveyed = asyncio.Event()
+        self._surveyed.set()
         self._core = CoreReader(store, inspector, self._backlog.run, self._flights)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Learn what lies in the directories; their files are read afterwards, or when they are asked for."""
+        """Learn what lies in the directories; their files are read afterwards, or when they are asked for.
+
+        Where there are many files, only their names are looked at first: they decide who answers for a project.
+        """
+        await self._following.catch_up()
+        self._surveyed.clear()
+        surveying = asyncio.create_task(self._survey())
+        self._tasks = [asyncio.create_task(self._watch(surveying)), asyncio.create_task(self._backlog.read_all())]
+        if self._mirror is not None:
+            self._tasks.append(asyncio.create_task(self._mirror.follow()))
+        if self._following.files < _MANY_FILES:
+            await asyncio.shield(surveying)
+            await self._following.catch_up()
+
+    async def _survey(self) -> bool:
+        """Returns whether everything was compared."""
         try:
-            await self.change(self._tree.scan)
+            is_small = await self.change(self._tree.list_names) < _MANY_FILES
+            if is_small:
+                await self.change(self._tree.scan)
         except Failure as fault:
             # What is known can be answered; the watcher tries again.
             _log.error("what changed in the package directories cannot be recorded: %s", fault.message)
-        await self._following.catch_up()
-        self._tasks = [asyncio.create_task(self._watcher.run()), asyncio.create_task(self._backlog.read_all())]
-        if self._mirror is not None:
-            self._tasks.append(asyncio.create_task(self._mirror.follow()))
+            return True
+        finally:
+            self._surveyed.set()
+        return is_small
+
+    async def _watch(self, surveying: "asyncio.Task[bool]") -> None:
+        await self._watcher.run(compare_first=not await surveying)
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tree.stopped = True
         await self.run(self._inspector.close)
         if self._mirror is not None:
             await self._mirror.stop()
@@ -202,17 +232,20 @@ class Index:
         return shelf.project, shelf.bodies
 
     async def root_page(self, key: Key) -> Body:
-        await self._following.catch_up()
-        serial = self._following.names_serial
+        unrecorded = await self._catch_up()
+        version = self._following.names_version, unrecorded
         kept = self._root_bodies.get(key)
-        if kept and kept[0] == serial:
+        if kept and kept[0][0] == version[0] and kept[0][1] is unrecorded:
             return kept[1]
-        names = self._following.names()
-        body = await self._flights.join(
-            ("root", key, serial),
-            lambda: self.run(self._make_body, key, lambda media: pages.render_root(sorted(names), media)),
-        )
-        self._root_bodies[key] = (serial, body)
+        names = list(self._following.names)
+        more = unrecorded.keys() - self._following.quarantined
+
+        def render(media_type: str) -> bytes:
+            return pages.render_root(sorted({*names, *more}) if more else names, media_type)
+
+        flight = ("root", key, version[0], id(unrecorded))
+        body = await self._flights.join(flight, lambda: self.run(self._make_body, key, render))
+        self._root_bodies[key] = (version, body)
         return body
 
     def _make_body(self, key: Key, render: Callable[[str], bytes]) -> Body:
@@ -223,10 +256,29 @@ class Index:
 
     async def decide(self, name: NormalizedName) -> Decision:
         """Who answers for the project, by the rules and by what is here at this moment."""
-        await self._following.catch_up()
+        unrecorded = await self._catch_up(name)
         is_quarantined = name in self._following.quarantined
-        is_local = name in self._following.serials or name in self._tree.unrecorded
+        is_local = name in self._following.serials or name in unrecorded
         return self.policy.decide(name, is_local=is_local, is_quarantined=is_quarantined)
+
+    async def _catch_up(self, name: NormalizedName | None = None) -> Mapping[NormalizedName, object]:
+        """Follow what was recorded; returns what was not, by project. Does not wait for more than `name` needs."""
+        if name not in self._following.serials:
+            await self._surveyed.wait()
+        # In this order: what is recorded in between is in both, never in neither.
+        unrecorded = self._tree.unrecorded
+        await self._following.catch_up()
+        return unrecorded
+
+    async def _record(self, name: NormalizedName) -> bool:
+        """Have the project's files recorded that were seen by name only; returns whether it is local then."""
+        if name in await self._catch_up(name):
+            try:
+                await self._flights.join(("record", name), lambda: self.change(self._tree.record, name))
+            except (Failure, OSError) as fault:
+                _log.warning("files of %s cannot be recorded: %s", name, fault)
+            await self._following.catch_up()
+        return name in self._following.serials
 
     async def project(self, name: NormalizedName) -> Project:
         """What is offered of a project here. Raises NotFound, Unavailable while no file is whole, UpstreamFailed."""
@@ -254,7 +306,7 @@ class Index:
 
     async def counts(self) -> tuple[int, int]:
         """Projects and files that are here."""
-        await self._following.catch_up()
+        await self._catch_up()
         return self.known_counts()
 
     async def check(self) -> None:
@@ -268,7 +320,10 @@ class Index:
 
     def known_counts(self) -> tuple[int, int]:
         """As `counts`, as of the last question."""
-        return len(self._following.names()), sum(self._following.counts.values())
+        unrecorded = self._tree.unrecorded
+        projects = sum(name not in self._following.counts for name in unrecorded)
+        files = sum(len(keys) for keys in unrecorded.values())
+        return len(self._following.names) + projects, self._following.files + files
 
     async def search(self, terms: Sequence[str]) -> list[Found]:
         """Local projects whose name or summary holds one of the terms, each in its newest version, by name."""
@@ -299,18 +354,16 @@ class Index:
     async def file(self, path: str) -> File:
         """The local file at ``/packages/<path>``. Raises NotFound, Denied, Unavailable."""
         parsed = parse_found(path.rpartition("/")[2])
-        if parsed is not None:
-            await self._following.catch_up()
-            if parsed.name in self._following.serials:
-                entry = await self._load(parsed.name)
-                project = entry.project
-                if project.status is Status.QUARANTINED:
-                    status = describe_status(project.name, project.status, project.status_reason)
-                    raise Denied(f"{status}: none of its files is offered")
-                if file := entry.by_path.get(path):
-                    return file
-                if path in entry.unread:
-                    raise Unavailable("the file is still being copied or read", retry_after=1)
+        if parsed is not None and await self._record(parsed.name):
+            entry = await self._load(parsed.name)
+            project = entry.project
+            if project.status is Status.QUARANTINED:
+                status = describe_status(project.name, project.status, project.status_reason)
+                raise Denied(f"{status}: none of its files is offered")
+            if file := entry.by_path.get(path):
+                return file
+            if path in entry.unread:
+                raise Unavailable("the file is still being copied or read", retry_after=1)
         raise NotFound("there is no such file here")
 
     async def open_file(self, path: str) -> Opened:
@@ -394,8 +447,7 @@ class Index:
 
     async def remove(self, name: NormalizedName, version: str, identity: Identity) -> int:
         """Delete the files of one release and bury their names; returns how many. Raises NotFound, Denied."""
-        await self._following.catch_up()
-        if name not in self._following.serials:
+        if not await self._record(name):
             raise NotFound(f"{name} ({version}) is not here")
         files = await self.change(self._curator.delete, name, version, identity.user)
         _log.info("%s removed %s", identity.user or "anyone", ", ".join(file.path for file in files))
@@ -405,20 +457,30 @@ class Index:
 
     async def _entry(self, name: NormalizedName) -> Entry:
         """Of a local project. Raises Unavailable while none of its files is whole."""
-        entry = await self._load(name) if name in self._following.serials else None
+        entry = await self._load(name) if await self._record(name) else None
         if entry is None or not (entry.project.files or entry.project.status is Status.QUARANTINED):
             raise Unavailable(f"the files of {name} are still being copied or read", retry_after=1)
         return entry
 
     async def _load(self, name: NormalizedName) -> Entry:
+        """Raises Unavailable where there is so much to read that it takes too long."""
         serial = self._following.serials[name]
         entry = self._cache.get(name, serial)
         if entry is None:
-            entry = await self._flights.join(("load", name), lambda: self._load_or_read(name))
-            if entry.project.serial < serial:
-                # That flight started before the change that brought us here; the next one cannot have.
-                entry = await self._flights.join(("load", name), lambda: self._load_or_read(name))
+            try:
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    entry = await self._join_load(name, serial)
+            except TimeoutError:
+                # Reading goes on, and what was read is recorded; clients give up on an answer that does not come.
+                raise Unavailable(f"the files of {name} are still being read", retry_after=5) from None
             self._cache.put(name, entry)
+        return entry
+
+    async def _join_load(self, name: NormalizedName, serial: int) -> Entry:
+        entry = await self._flights.join(("load", name), lambda: self._load_or_read(name))
+        if entry.project.serial < serial:
+            # That flight started before the change that brought us here; the next one cannot have.
+            entry = await self._flights.join(("load", name), lambda: self._load_or_read(name))
         return entry
 
     async def _load_or_read(self, name: NormalizedName) -> Entry:

@@ -5,10 +5,13 @@ Reading has threads of its own: it may take long, and questions must not wait be
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
+from pypiserver_ng.catalog import Known
+from pypiserver_ng.errors import Failure
 from pypiserver_ng.index.pagecache import Entry, build_entry
 from pypiserver_ng.index.reading import Reader, read_now
 from pypiserver_ng.index.store import Store
@@ -18,8 +21,13 @@ _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-#: Files read between two commits while nobody waits for them.
-_BATCH = 64
+#: Threads that read at a time: while one hashes, another has its archive looked into by another process.
+_READERS = 2
+#: Files and bytes read between two commits.
+_BATCH = 512
+_BATCH_BYTES = 256 * 2**20
+#: Up to so many files are read by one thread at one go.
+_FEW = 32
 #: How often files that are not whole yet are looked at again.
 _PENDING_SECONDS = 0.3
 #: How often a process that does not read in the background asks whether the one that does is gone.
@@ -38,7 +46,7 @@ class Backlog:
         self._seat = store.seat
         self._swept = False
         self._asked = ThreadPoolExecutor(4, thread_name_prefix="reading")
-        self._background = ThreadPoolExecutor(1, thread_name_prefix="background")
+        self._background = ThreadPoolExecutor(_READERS, thread_name_prefix="background")
         self._has_unread = asyncio.Event()
         self._has_unread.set()
 
@@ -60,7 +68,17 @@ class Backlog:
 
     async def read(self, name: NormalizedName) -> Entry:
         """Read a project's files now."""
-        return await self.run(self._read_project, name)
+        rows = await self.run(self._catalog.project_rows, name)
+        due = [known for known in rows.known if known.file is None and self._reader.is_due(known)]
+        if len(due) <= _FEW:
+            return await self.run(self._read_project, name)
+        try:
+            for batch in _divide(due):
+                # Recorded one after the other: who cannot wait for all of them waits less when he comes again.
+                await self._read_together(batch, self._asked)
+        except Failure as fault:
+            _log.warning("what was read of %s could not be recorded: %s", name, fault.message)
+        return (await self.run(self.load, name))[0]
 
     async def run(self, function: Callable[..., _T], *arguments: object) -> _T:
         """Long blocking work, in the threads for it."""
@@ -78,29 +96,49 @@ class Backlog:
             await self._has_unread.wait()
             self._has_unread.clear()
             try:
-                while remaining := await loop.run_in_executor(self._background, self._read_batch):
-                    if remaining < 0:
+                while (batch := await loop.run_in_executor(self._background, self._next_batch)) is not None:
+                    if not await self._read_together(batch, self._background):
                         await asyncio.sleep(_PENDING_SECONDS)
             except Exception as fault:
                 _log.warning("reading files failed, it is tried again: %s", fault)
                 await asyncio.sleep(_FAULT_SECONDS)
                 self._has_unread.set()
 
-    def _read_batch(self) -> int:
-        """Read some files; returns how many, 0 when all are read, -1 when the rest is not whole yet."""
+    def _next_batch(self) -> Sequence[Known] | None:
+        """Files to read next; empty where what is left is not whole yet, None when all are read."""
         most = _BATCH + self._reader.pending
         unread = self._catalog.unread(most)
         if len(unread) < most:
             self._reader.forget_all_but(unread)
-        due = [known for known in unread if self._reader.is_due(known)][:_BATCH]
-        results = self._reader.read_each(due)
-        if results:
-            self._catalog.record(results)
-            return len(results)
         if unread:
-            return -1
+            due = [known for known in unread if self._reader.is_due(known)]
+            return next(_divide(due), ())
         if not self._swept:
             # Once everything is read, what no file refers to is left over from deletions.
             self._swept = True
             self._metadata.sweep(self._catalog.metadata_digests())
-        return 0
+        return None
+
+    async def _read_together(self, files: Sequence[Known], threads: ThreadPoolExecutor) -> bool:
+        """Read some files in several threads; returns whether any could be read."""
+        run = partial(asyncio.get_running_loop().run_in_executor, threads)
+        parts = [files[number::_READERS] for number in range(min(_READERS, len(files)))]
+        results = await asyncio.gather(*(run(self._reader.read_each, part) for part in parts))
+        read = [one for part in results for one in part]
+        if read:
+            await run(self._catalog.record, read)
+        return bool(read)
+
+
+def _divide(files: Sequence[Known]) -> Iterator[Sequence[Known]]:
+    """Batches of bounded numbers of files and bytes."""
+    batch: list[Known] = []
+    size = 0
+    for known in files:
+        batch.append(known)
+        size += known.presence.size
+        if len(batch) == _BATCH or size > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -1,7 +1,8 @@
 """Follows the catalog's serial, so that whatever any process acknowledged is in this one's next answer."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from bisect import bisect_left, insort
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Hashable
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, TypeVar
@@ -10,6 +11,11 @@ from pypiserver_ng.catalog import Catalog, Change
 from pypiserver_ng.model import NormalizedName, Status
 
 _T = TypeVar("_T")
+
+#: Changes that are followed at one go; others get a turn in between.
+_MOST_AT_ONCE = 1000
+#: Up to so many names are put into their places one by one.
+_FEW = 50
 
 
 class Flights:
@@ -54,8 +60,12 @@ class Following:
         self.quarantined: set[NormalizedName] = set()
         #: How many files each has that has any.
         self.counts: dict[NormalizedName, int] = {}
-        #: The serial at which a project last came or went.
-        self.names_serial = 0
+        #: How many files there are together.
+        self.files = 0
+        #: What the list of projects names, in its order: everything that has files and is not quarantined.
+        self.names: list[NormalizedName] = []
+        #: Rises whenever the list of names changes.
+        self.names_version = 0
         self._serial = 0
         #: The shared number up to which all this is right.
         self.seen = -1
@@ -80,15 +90,26 @@ class Following:
         changes: Awaitable[list[Change]] = loop.run_in_executor(
             self._threads, self._catalog.changes_since, self._serial
         )
-        for change in await changes:
+        came: set[NormalizedName] = set()
+        went: set[NormalizedName] = set()
+        for number, change in enumerate(await changes, 1):
+            was_named = self._is_named(change.name)
             self._follow(change)
+            if was_named is not (is_named := self._is_named(change.name)):
+                (came if is_named else went).add(change.name)
+            if number % _MOST_AT_ONCE == 0:
+                # Whoever asks something meanwhile waits for this flight, and for nothing longer.
+                await asyncio.sleep(0)
+        self._rename(came, went)
         self.seen = seen
+
+    def _is_named(self, name: NormalizedName) -> bool:
+        return name in self.counts and name not in self.quarantined
 
     def _follow(self, change: Change) -> None:
         name = change.name
         self._serial = max(self._serial, change.serial)
-        was_named = name in self.counts and name not in self.quarantined
-        self.counts.pop(name, None)
+        self.files += change.files - self.counts.pop(name, 0)
         if change.files:
             self.counts[name] = change.files
         self.quarantined.discard(name)
@@ -97,9 +118,18 @@ class Following:
         self.serials.pop(name, None)
         if change.files or name in self.quarantined:
             self.serials[name] = change.serial
-        if was_named is not (name in self.counts and name not in self.quarantined):
-            self.names_serial = max(self.names_serial, change.serial)
 
-    def names(self) -> list[NormalizedName]:
-        """What the list of projects names: everything that has files and is not quarantined."""
-        return [name for name in self.counts if name not in self.quarantined]
+    def _rename(self, came: Collection[NormalizedName], went: Collection[NormalizedName]) -> None:
+        if came or went:
+            self.names_version += 1
+        if len(went) > _FEW:
+            self.names = [name for name in self.names if name not in went]
+        else:
+            for name in went:
+                del self.names[bisect_left(self.names, name)]
+        if len(came) > _FEW:
+            # Nearly sorted is quickly sorted.
+            self.names = sorted([*self.names, *sorted(came)])
+        else:
+            for name in came:
+                insort(self.names, name)

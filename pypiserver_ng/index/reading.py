@@ -81,7 +81,7 @@ class Reader:
     def _read(self, known: Known) -> Contents | None:
         presence = known.presence
         fd = self._directory.open(presence.root, presence.path)
-        with open(fd, "rb") as stream:  # noqa: PTH123 - a descriptor, not a path
+        with open(fd, "rb", buffering=0) as stream:  # noqa: PTH123 - a descriptor, not a path
             before = os.fstat(fd)
             if (before.st_size, mtime_of(before)) != (presence.size, presence.mtime_ns):
                 return None
@@ -91,7 +91,7 @@ class Reader:
             found = self._inspector.inspect_found(fd, presence.parsed)
             if not found.complete and not self._is_abandoned(before):
                 return None
-            digests = hash_stream(stream, lambda: self.stopped)
+            digests = hash_stream(stream, lambda: self.stopped, presence.size)
             after = os.fstat(fd)
         if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             return None

@@ -3,9 +3,10 @@
 import contextlib
 import logging
 import os
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 
-from pypiserver_ng.catalog import Catalog, Doomed, Presence
+from pypiserver_ng.catalog import Catalog, Doomed, Presence, Stamp, print_of
 from pypiserver_ng.errors import Failure
 from pypiserver_ng.filenames import parse_found
 from pypiserver_ng.model import File, NormalizedName
@@ -15,15 +16,18 @@ _log = logging.getLogger(__name__)
 
 #: Above this, comparing everything is the cheaper way.
 _MOST_PATHS = 1000
+#: Files that are recorded in one transaction: others may want to change something in between.
+_MOST_AT_ONCE = 2000
+#: Files that are named in the log when they are found together.
+_MOST_NAMED = 20
+
+#: (root, path).
+Key = tuple[str, str]
 
 
-def _missing(
-    stamps: Iterable[tuple[str, str]], seen: Iterable[Seen], failed: Iterable[tuple[str, str]]
-) -> list[tuple[str, str]]:
-    """Rows whose file was not seen, but for those below a directory that could not be read."""
-    unknown = tuple(f"{root}/{path}" for root, path in failed)
-    present = {(file.root, file.path) for file in seen}
-    return [key for key in stamps if key not in present and not f"{key[0]}/{key[1]}".startswith(unknown)]
+def _is_fresh(file: Seen | Presence, stamp: Stamp | None) -> bool:
+    """Whether a file has no row, or another's."""
+    return stamp is None or stamp[1:] != (file.size, file.mtime_ns)
 
 
 class Tree:
@@ -34,28 +38,67 @@ class Tree:
         self._is_server = is_server
         #: Held by whoever forgets a file before removing it, so that no scan finds it again in between.
         self.lock = lock
-        #: Projects of files that are here and could not be recorded; they are local all the same.
-        self.unrecorded: frozenset[NormalizedName] = frozenset()
+        #: Files that are here and are not recorded yet, or could not be; their projects are local all the same.
+        #: Never changed, only replaced: it is read while threads work.
+        self.unrecorded: Mapping[NormalizedName, Sequence[Key]] = {}
+        self._noting = threading.Lock()
+        #: Set once: nothing more is recorded, so that the thread that does can end.
+        self.stopped = False
         self._mounts = catalog.mounts()
         directory.mounts |= self._mounts
+
+    def list_names(self) -> int:
+        """Learn from names alone what is here and not recorded, long before a scan is through; returns how many are."""
+        known = self._catalog.prints()
+        count = 0
+        unrecorded: dict[NormalizedName, list[Key]] = {}
+        for root, path in self._directory.names():
+            count += 1
+            if path not in known.get(root, ()) and (parsed := parse_found(path.rpartition("/")[2])):
+                unrecorded.setdefault(parsed.name, []).append((root, path))
+        self.unrecorded = unrecorded
+        return count
+
+    def record(self, name: NormalizedName) -> None:
+        """Record now what is known of a project by its files' names only."""
+        keys = self.unrecorded.get(name, ())
+        self._apply([file for key in keys if (file := self._see(*key))], {})
+        self._settle(dict.fromkeys(self._catalog.stamps(keys), name))
 
     def scan(self) -> bool:
         """Compare everything; returns whether anything changed."""
         self._catalog.notice()
         self._finish_deletions()
-        # Rows first: one that is added while we look is then neither missed nor taken for gone.
-        stamps = self._catalog.stamps()
-        seen, failed = self._directory.scan()
-        gone = _missing(stamps, seen, failed)
+        waiting = {key: name for name, keys in self.unrecorded.items() for key in keys}
+        fresh, gone = self._compare()
         if gone:
             # A file that was moved while we looked was perhaps seen in neither place.
-            again, failed_again = self._directory.scan()
-            seen = [*seen, *again]
-            gone = _missing(stamps, seen, [*failed, *failed_again])
+            more, still = self._compare()
+            fresh = list({*fresh, *more})
+            gone = {key: number for key, number in gone.items() if still.get(key) == number}
         if self._directory.mounts != self._mounts:
             self._mounts = set(self._directory.mounts)
             self._catalog.remember_mounts(self._mounts)
-        return self._apply(stamps, seen, gone, is_everything=True)
+        changed = self._apply(fresh, gone)
+        # Those that are no distributions, or not there after all.
+        self._settle(waiting)
+        return changed
+
+    def _compare(self) -> tuple[list[Seen], dict[Key, int]]:
+        """Files that are new or changed, and the ids of rows whose file was not seen where it could have been."""
+        # Rows first: one that is added while we look is then neither missed nor taken for gone.
+        prints = self._catalog.prints()
+        failed: list[Key] = []
+        # Of what has not changed nothing is kept: there may be very much of it.
+        fresh = [
+            file
+            for file in self._directory.walk(failed)
+            if prints.get(file.root, {}).pop(file.path, None) != print_of(file.size, file.mtime_ns)
+        ]
+        unknown = tuple(f"{root}/{path}" for root, path in failed)
+        missing = [(root, path) for root, paths in prints.items() for path in paths]
+        gone = self._catalog.stamps([key for key in missing if not f"{key[0]}/{key[1]}".startswith(unknown)])
+        return fresh, {key: stamp[0] for key, stamp in gone.items()}
 
     def look(self, paths: Sequence[tuple[str, str]]) -> bool:
         """Compare what changed, given as (root, path); everything if a directory came or went."""
@@ -64,18 +107,18 @@ class Tree:
             return self.scan()
         if any(parse_found(path.rpartition("/")[2]) is None and self._is_directory(root, path) for root, path in paths):
             return self.scan()
-        stamps = self._catalog.stamps([path for _, path in paths])
+        stamps = self._catalog.stamps(paths)
         seen = [file for root, path in paths if (file := self._see(root, path))]
         present = {(file.root, file.path) for file in seen}
-        gone = [key for key in paths if key in stamps and key not in present]
-        if self._would_vanish([(stamps[key][0], key[1]) for key in gone]):
+        gone = {key: stamps[key][0] for key in paths if key in stamps and key not in present}
+        if self._would_vanish(gone):
             # Perhaps it was only moved: its project must not be taken for gone in between.
             return self.scan()
-        return self._apply(stamps, seen, gone)
+        return self._apply([file for file in seen if _is_fresh(file, stamps.get((file.root, file.path)))], gone)
 
-    def _would_vanish(self, gone: Sequence[tuple[int, str]]) -> bool:
-        """Whether a project would be left without a file; `gone` holds row ids and paths."""
-        ids = {number for number, _ in gone}
+    def _would_vanish(self, gone: Mapping[Key, int]) -> bool:
+        """Whether a project would be left without a file; `gone` holds row ids."""
+        ids = set(gone.values())
         names = {parsed.name for _, path in gone if (parsed := parse_found(path.rpartition("/")[2]))}
         return any(all(row.id in ids for row in self._catalog.project_rows(name).known) for name in names)
 
@@ -120,41 +163,63 @@ class Tree:
             self._catalog.sync([found for file in left if file and (found := self._recheck(file))], [])
             raise failure
 
-    def _apply(
-        self,
-        stamps: dict[tuple[str, str], tuple[int, int, int]],
-        seen: Iterable[Seen],
-        gone: Sequence[tuple[str, str]],
-        *,
-        is_everything: bool = False,
-    ) -> bool:
-        fresh = [file for file in seen if stamps.get((file.root, file.path), ())[1:] != (file.size, file.mtime_ns)]
-        if not fresh and not gone:
-            self.unrecorded = frozenset() if is_everything else self.unrecorded
+    def _apply(self, fresh: Sequence[Seen], gone: Mapping[Key, int]) -> bool:
+        """Record what is new or changed, and forget what is gone; returns whether anything was left to do."""
+        # In the order of the database's index: as they come, they take twice as long.
+        fresh = sorted(fresh, key=lambda file: (file.root, file.path))
+        changed = False
+        for start in range(0, max(len(fresh), 1), _MOST_AT_ONCE):
+            if self.stopped:
+                break
+            # What is gone comes last, or a project whose files were moved would be gone in between.
+            is_last = start + _MOST_AT_ONCE >= len(fresh)
+            try:
+                changed |= self._record(fresh[start : start + _MOST_AT_ONCE], gone if is_last else {})
+            except Failure:
+                self._keep_in_mind(fresh[start:])
+                raise
+        return changed
+
+    def _record(self, files: Sequence[Seen], gone: Mapping[Key, int]) -> bool:
+        if not files and not gone:
             return False
         with self.lock:
-            found = self._drop_recorded([presence for file in fresh if (presence := self._recheck(file))])
-            vanished = [stamps[key][0] for key in gone if self._is_gone(*key)]
-            try:
-                self._catalog.sync(found, vanished)
-            except Failure:
-                self.unrecorded |= {presence.parsed.name for presence in found}
-                raise
-        if is_everything:
-            self.unrecorded = frozenset()
-        for presence in found:
+            found = [presence for file in files if (presence := self._recheck(file))]
+            fresh = self._drop_recorded(found)
+            vanished = [number for key, number in gone.items() if self._is_gone(*key)]
+            self._catalog.sync(fresh, vanished)
+        self._settle({(presence.root, presence.path): presence.parsed.name for presence in found})
+        for presence in fresh[:_MOST_NAMED]:
             _log.info("found %s", presence.path)
-        return bool(found or vanished)
+        if len(fresh) > _MOST_NAMED:
+            _log.info("and %d more files", len(fresh) - _MOST_NAMED)
+        return bool(fresh or vanished)
 
-    def _drop_recorded(self, found: list[Presence]) -> list[Presence]:
+    def _drop_recorded(self, found: Sequence[Presence]) -> list[Presence]:
         """Those that another process, or an upload, did not record meanwhile."""
-        paths = [presence.path for presence in found]
-        known = self._catalog.stamps(paths if len(paths) <= _MOST_PATHS else None) if paths else {}
-        return [
-            presence
-            for presence in found
-            if known.get((presence.root, presence.path), ())[1:] != (presence.size, presence.mtime_ns)
-        ]
+        known = self._catalog.stamps([(presence.root, presence.path) for presence in found])
+        return [presence for presence in found if _is_fresh(presence, known.get((presence.root, presence.path)))]
+
+    def _settle(self, recorded: Mapping[Key, NormalizedName]) -> None:
+        """These files need not be kept in mind any more."""
+        if not self.unrecorded:
+            return
+        with self._noting:
+            unrecorded = dict(self.unrecorded)
+            for name in set(recorded.values()):
+                keys = [key for key in unrecorded.pop(name, ()) if key not in recorded]
+                if keys:
+                    unrecorded[name] = keys
+            self.unrecorded = unrecorded
+
+    def _keep_in_mind(self, files: Iterable[Seen]) -> None:
+        """Files that could not be recorded make their projects local all the same."""
+        with self._noting:
+            unrecorded = {name: list(keys) for name, keys in self.unrecorded.items()}
+            for file in files:
+                if (parsed := parse_found(file.filename)) and self._see(file.root, file.path):
+                    unrecorded.setdefault(parsed.name, []).append((file.root, file.path))
+            self.unrecorded = unrecorded
 
     def _recheck(self, file: Seen) -> Presence | None:
         """The file as it is at this moment, if it is a distribution."""

@@ -30,9 +30,9 @@ class Watcher:
         self._roots = roots
         self._compare = compare
 
-    async def run(self) -> None:
+    async def run(self, *, compare_first: bool) -> None:
         """Until cancelled."""
-        await asyncio.gather(self._follow(), self._rescan())
+        await asyncio.gather(self._follow(), self._rescan(0.0 if compare_first else _SCAN_SECONDS[0]))
 
     async def _follow(self) -> None:
         while True:
@@ -50,8 +50,7 @@ class Watcher:
                 _log.warning("changes are noticed by comparing only: %s", fault)
                 await asyncio.sleep(_SCAN_SECONDS[1])
 
-    async def _rescan(self) -> None:
-        pause = _SCAN_SECONDS[0]
+    async def _rescan(self, pause: float) -> None:
         while True:
             await asyncio.sleep(pause)
             start = time.monotonic()

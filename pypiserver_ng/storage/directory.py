@@ -72,24 +72,52 @@ class Directory:
         A directory is given as (root, path with ``/`` at its end). What lies below one that could not be read
         is unknown, not gone.
         """
-        seen: list[Seen] = []
         failed: list[tuple[str, str]] = []
-        odd: list[str] = []
+        return list(self.walk(failed)), failed
+
+    def walk(self, failed: list[tuple[str, str]]) -> Iterator[Seen]:
+        """As `scan`, one file after another; the list of directories that cannot be read grows meanwhile."""
+        has_odd = False
         for root in self.roots:
             todo = [""]
             while todo:
                 directory = todo.pop()
                 try:
                     self._check_mount(f"{root}/{directory}".rstrip("/"))
-                    todo.extend(_list(root, directory, seen, odd))
+                    entries = _list(root, directory)
                 except OSError as fault:
                     failed.append((root, directory))
                     self._warn(directory or root, fault.strerror or "it cannot be read")
-        for path in odd:
-            self._warn(path, "the name is not UTF-8, so nothing of it is served, and it shadows nothing: rename it")
-        if not failed and not odd:
+                    continue
+                for entry in entries:
+                    if not _is_utf8(entry.name):
+                        has_odd = True
+                        odd = ascii(directory + entry.name)
+                        self._warn(
+                            odd, "the name is not UTF-8, so nothing of it is served, and it shadows nothing: rename it"
+                        )
+                    elif entry.is_dir(follow_symlinks=False):
+                        todo.append(f"{directory}{entry.name}/")
+                    elif seen := _look(root, directory + entry.name, entry):
+                        yield seen
+        if not failed and not has_odd:
             self._warned.clear()
-        return seen, failed
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """(root, path) of whatever may be a file. Quick, because only directories are looked into.
+
+        Of directories that cannot be read there is nothing.
+        """
+        for root in self.roots:
+            todo = [""]
+            while todo:
+                directory = todo.pop()
+                with contextlib.suppress(OSError):
+                    for entry in _list(root, directory):
+                        if entry.is_dir(follow_symlinks=False):
+                            todo.append(f"{directory}{entry.name}/")
+                        elif _is_utf8(entry.name):
+                            yield root, directory + entry.name
 
     def _check_mount(self, directory: str) -> None:
         """Remember what is mounted. Raises OSError where a mount has gone and left its empty mount point."""
@@ -266,24 +294,18 @@ def translate_os_error(fault: OSError, outcome: str = "nothing was stored") -> F
     return Unavailable(f"the server's file system fails just now; {outcome}", retry_after=30)
 
 
-def _list(root: str, directory: str, seen: list[Seen], odd: list[str]) -> Iterator[str]:
-    subdirectories = []
+def _list(root: str, directory: str) -> list["os.DirEntry[str]"]:
     with os.scandir(f"{root}/{directory}") as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if not _is_utf8(entry.name):
-                odd.append(ascii(directory + entry.name))
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                subdirectories.append(f"{directory}{entry.name}/")
-                continue
-            # A dangling link, or a file that went while we looked.
-            with contextlib.suppress(OSError):
-                status = entry.stat()
-                if stat.S_ISREG(status.st_mode):
-                    seen.append(_seen(root, directory + entry.name, status))
-    return iter(subdirectories)
+        return [entry for entry in entries if not entry.name.startswith(".")]
+
+
+def _look(root: str, path: str, entry: "os.DirEntry[str]") -> Seen | None:
+    try:
+        status = entry.stat()
+    except OSError:
+        # A dangling link, or a file that went while we looked.
+        return None
+    return _seen(root, path, status) if stat.S_ISREG(status.st_mode) else None
 
 
 def _is_behind_link(root: str, path: str) -> bool:
@@ -294,6 +316,8 @@ def _is_behind_link(root: str, path: str) -> bool:
 
 def _is_utf8(name: str) -> bool:
     """Neither a URL nor the catalog can hold other names."""
+    if name.isascii():
+        return True
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -35,10 +35,13 @@ class Hasher:
         return Digests(self._sha256.hexdigest(), self._md5.hexdigest(), self._blake2b.hexdigest())
 
 
-def hash_stream(stream: BinaryIO, is_stopped: Callable[[], bool] = lambda: False) -> Digests:
-    """Digests of everything from the stream's position to its end. Raises InterruptedError when it is stopped."""
+def hash_stream(stream: BinaryIO, is_stopped: Callable[[], bool] = lambda: False, size: int = _BLOCK) -> Digests:
+    """Digests of everything from the stream's position to its end. Raises InterruptedError when it is stopped.
+
+    `size` is how much it probably is: a small file does not deserve a large buffer.
+    """
     hasher = Hasher()
-    buffer = memoryview(bytearray(_BLOCK))
+    buffer = memoryview(bytearray(min(size + 1, _BLOCK)))
     while count := stream.readinto(buffer):  # type: ignore[attr-defined]
         if is_stopped():
             raise InterruptedError
