@@ -28,7 +28,8 @@ TOGETHER = -n 2 --dist loadfile
 
 # What people run while they work: under a minute; without real clients, restarts, containers and failing disks.
 SLOW = tests/clients tests/faults tests/test_shadow_rule.py tests/test_cli.py tests/test_commands.py tests/test_docker.py \
-	tests/mirror tests/test_fetch.py tests/test_update.py tests/test_upstream_check.py
+	tests/mirror tests/test_fetch.py tests/test_update.py tests/test_upstream_check.py \
+	tests/property/test_answers_from_memory.py
 test-unit: $(VENV)/.installed-test
 	@$(BIN)/python -m pytest -q $(TOGETHER) $(SLOW:%=--ignore %) $(ARGS)
 

@@ -205,7 +205,7 @@ def test_memory_answers_as_the_application_does(serve: Serve, packages: Path, tm
             run_state_machine_as_test(
                 machine,
                 settings=settings(
-                    max_examples=15,
+                    max_examples=10,
                     stateful_step_count=20,
                     deadline=None,
                     suppress_health_check=list(HealthCheck),
