@@ -1,17 +1,16 @@
-"""Uploads become rows, several in one transaction; each is taken or refused for itself.
-
-Statements are made once: making one costs more than running it.
-"""
+"""Uploads become rows, several in one transaction; each is taken or refused for itself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, exists, select
+from sqlalchemy import Connection, bindparam, delete, exists, func, literal, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
 
 from pypiserver_ng.catalog.database import Transaction
 from pypiserver_ng.catalog.events import UPLOAD
-from pypiserver_ng.catalog.queries import count_files, touch, upsert_files
+from pypiserver_ng.catalog.prepared import Prepared
+from pypiserver_ng.catalog.queries import upsert_files
 from pypiserver_ng.catalog.rows import NO_MARKS, Contents, Known, Presence, contents_values, presence_values, to_known
 from pypiserver_ng.catalog.schema import doomed, files, projects, tombstones
 from pypiserver_ng.errors import Conflict, Denied, Failure
@@ -41,69 +40,76 @@ class Arrival:
     provenance: bytes | None = None
 
 
-_STATUS = select(projects.c.status, projects.c.status_reason).where(projects.c.name == bindparam("name"))
-_NAMED = select(files).where(files.c.filename == bindparam("filename")).order_by(files.c.id)
-_BURIED = select(tombstones.c.sha256).where(tombstones.c.filename == bindparam("filename"))
+_STANDING = Prepared(
+    select(projects.c.status, projects.c.status_reason, tombstones.c.sha256).select_from(
+        select(literal(1).label("one"))
+        .subquery()
+        .outerjoin(projects, projects.c.name == bindparam("name"))
+        .outerjoin(tombstones, tombstones.c.filename == bindparam("filename"))
+    )
+)
+_NAMED = Prepared(select(files).where(files.c.filename == bindparam("filename")).order_by(files.c.id))
+_IS_DOOMED = Prepared(select(exists(select(doomed.c.path))))
+_SPARE = Prepared(delete(doomed).where((doomed.c.root == bindparam("root")) & (doomed.c.path == bindparam("path"))))
 
-_CLOSED = select(projects.c.name, projects.c.status, projects.c.status_reason).where(
-    projects.c.name.in_(bindparam("names", expanding=True)), projects.c.status != Status.ACTIVE
+_new = upsert(projects)
+_TOUCH = Prepared(
+    _new.on_conflict_do_update(index_elements=["name"], set_={"serial": _new.excluded.serial}),
+    ["name", "serial", "files"],
 )
-_GRAVES = select(tombstones.c.filename, tombstones.c.sha256).where(
-    tombstones.c.filename.in_(bindparam("filenames", expanding=True))
+_COLUMNS = [column.name for column in files.c if not column.primary_key]
+_UPSERT = Prepared(upsert_files(_COLUMNS), _COLUMNS)
+_COUNT = Prepared(
+    update(projects)
+    .where(projects.c.name == bindparam("project"))
+    .values(files=select(func.count()).where(files.c.project == projects.c.name).scalar_subquery())
 )
-_IS_DOOMED = select(exists().where(doomed.c.path.in_(bindparam("paths", expanding=True))))
-_SPARE = delete(doomed).where((doomed.c.root == bindparam("at_root")) & (doomed.c.path == bindparam("at_path")))
-_UPSERT = upsert_files(column.name for column in files.c if not column.primary_key)
 
 
 def look_out(connection: Connection, name: NormalizedName, filename: str) -> Outlook:
-    row = connection.execute(_STATUS, {"name": name}).first()
-    named = connection.execute(_NAMED, {"filename": filename})
-    return Outlook(
-        Status(row[0]) if row else Status.ACTIVE,
-        row[1] if row else None,
-        [to_known(one, NO_MARKS) for one in named],
-        connection.scalar(_BURIED, {"filename": filename}),
-    )
+    status, reason, buried = _stand(connection, name, filename)
+    named = _NAMED.rows(connection, filename=filename)
+    return Outlook(status, reason, [to_known(row, NO_MARKS) for row in named], buried)
+
+
+def _stand(connection: Connection, name: NormalizedName, filename: str) -> tuple[Status, str | None, str | None]:
+    """A project's status, its reason, and the sha256 that the filename was buried with."""
+    row = _STANDING.first(connection, name=name, filename=filename)
+    assert row is not None
+    status, reason, buried = row
+    return Status(status or Status.ACTIVE), reason, buried
 
 
 def record_arrivals(change: Transaction, arrivals: Sequence[Arrival], *, overwrite: bool) -> list[Failure | None]:
     """For each in its turn why it is refused, or None where it is recorded."""
-    connection = change.connection
-    names = {arrival.presence.parsed.name for arrival in arrivals}
-    filenames = {arrival.presence.parsed.filename for arrival in arrivals}
-    closed = {row[0]: (Status(row[1]), row[2]) for row in connection.execute(_CLOSED, {"names": list(names)})}
-    graves: dict[str, str] = {}
-    if not overwrite:
-        graves = {row[0]: row[1] for row in connection.execute(_GRAVES, {"filenames": list(filenames)})}
-    refusals = [_refuse(arrival, closed, graves) for arrival in arrivals]
+    refusals = [_refuse(change.connection, arrival, overwrite=overwrite) for arrival in arrivals]
     taken = [arrival for arrival, refusal in zip(arrivals, refusals, strict=True) if refusal is None]
     if taken:
         _record(change, taken)
     return refusals
 
 
-def _refuse(arrival: Arrival, closed: dict[str, tuple[Status, str | None]], graves: dict[str, str]) -> Failure | None:
+def _refuse(connection: Connection, arrival: Arrival, *, overwrite: bool) -> Failure | None:
     parsed = arrival.presence.parsed
-    status, reason = closed.get(parsed.name, (Status.ACTIVE, None))
+    status, reason, buried = _stand(connection, parsed.name, parsed.filename)
     if not status.takes_uploads:
         return closed_denial(parsed.name, status, reason)
-    if graves.get(parsed.filename) not in {None, arrival.contents.digests.sha256}:
+    if buried not in {None, arrival.contents.digests.sha256} and not overwrite:
         return buried_conflict(parsed.filename)
     return None
 
 
 def _record(change: Transaction, arrivals: Sequence[Arrival]) -> None:
     connection = change.connection
-    names = {arrival.presence.parsed.name for arrival in arrivals}
-    touch(change, names)
-    connection.execute(_UPSERT, [_values(arrival) for arrival in arrivals])
-    paths = [{"at_root": arrival.presence.root, "at_path": arrival.presence.path} for arrival in arrivals]
+    names = sorted({arrival.presence.parsed.name for arrival in arrivals})
+    _TOUCH.each(connection, [{"name": name, "serial": change.serial, "files": 0} for name in names])
+    rows = [_values(arrival) for arrival in arrivals]
+    _UPSERT.each(connection, rows)
     # The same bytes again, before their deletion was finished: now they are meant to stay.
-    if connection.scalar(_IS_DOOMED, {"paths": [path["at_path"] for path in paths]}):
-        connection.execute(_SPARE, paths)
+    if _IS_DOOMED.scalar(connection):
+        _SPARE.each(connection, rows)
     change.record_all(UPLOAD, [_event_fields(arrival) for arrival in arrivals])
-    count_files(connection, names)
+    _COUNT.each(connection, [{"project": name} for name in names])
 
 
 def _values(arrival: Arrival) -> dict[str, Any]:

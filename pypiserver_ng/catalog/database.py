@@ -14,13 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, insert, inspect, select, text, update
+from sqlalchemy import Connection, Engine, bindparam, insert, inspect, select, text, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
 from pypiserver_ng.catalog import schema
 from pypiserver_ng.catalog.events import Event, event_numbers, events_since, last_event, record_events
 from pypiserver_ng.catalog.journal import Journal
+from pypiserver_ng.catalog.prepared import Prepared
 from pypiserver_ng.catalog.rows import to_microseconds
 from pypiserver_ng.catalog.schema import projects, state
 from pypiserver_ng.catalog.serial import SharedSerial
@@ -226,13 +227,19 @@ class Database:
             self._path.with_name(f"{self._path.name}-journal").unlink()
 
 
+_SERIAL = Prepared(select(state.c.value).where(state.c.key == bindparam("key")))
+_put = upsert(state)
+_SET = Prepared(
+    _put.on_conflict_do_update(index_elements=["key"], set_={"value": _put.excluded.value}), state.columns.keys()
+)
+
+
 def read_serial(connection: Connection) -> int:
-    return connection.scalar(select(state.c.value).where(state.c.key == "serial")) or 0
+    return _SERIAL.scalar(connection, key="serial") or 0
 
 
 def _set(connection: Connection, key: str, value: int) -> None:
-    statement = upsert(state).on_conflict_do_update(index_elements=["key"], set_={"value": value})
-    connection.execute(statement, [{"key": key, "value": value}])
+    _SET.each(connection, [{"key": key, "value": value}])
 
 
 def _check(connection: Connection) -> None:

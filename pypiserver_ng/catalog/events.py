@@ -5,12 +5,13 @@ can always be read from the directories. Tables of the former change only by app
 """
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from sqlalchemy import Connection, Table, bindparam, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from pypiserver_ng.catalog.prepared import Prepared
 from pypiserver_ng.catalog.schema import events, projects, provenances, tombstones, uploads, yanks
 from pypiserver_ng.filenames import release_key
 from pypiserver_ng.model import Status
@@ -101,14 +102,14 @@ def record_events(connection: Connection, recorded: Sequence[Event]) -> list[Eve
     if not recorded[0].id:
         first = last_event(connection) + 1
         recorded = [msgspec.structs.replace(event, id=number) for number, event in enumerate(recorded, first)]
-    connection.execute(_INSERT, [{"id": event.id, "content": encode_event(event)} for event in recorded])
+    _INSERT.each(connection, [{"id": event.id, "content": encode_event(event)} for event in recorded])
     _APPLY[recorded[0].action](connection, recorded)
     return list(recorded)
 
 
 def last_event(connection: Connection) -> int:
     """The highest number, or 0."""
-    return connection.scalar(_LAST) or 0
+    return _LAST.scalar(connection) or 0
 
 
 def event_numbers(connection: Connection) -> set[int]:
@@ -133,14 +134,14 @@ def _each(apply: Callable[[Connection, Event], None]) -> Callable[[Connection, S
 
 
 def _apply_uploads(connection: Connection, applied: Sequence[Event]) -> None:
-    connection.execute(
-        _PUT_UPLOAD,
+    _PUT_UPLOAD.each(
+        connection,
         [
             {"filename": event.filename, "sha256": event.sha256, "upload_time": event.upload_time, "user": event.user}
             for event in applied
         ],
     )
-    connection.execute(_UNBURY, {"filenames": [event.filename for event in applied]})
+    _UNBURY.each(connection, [{"filename": event.filename} for event in applied])
     for event in applied:
         if event.provenance is not None:
             _apply_provenance(connection, event)
@@ -162,7 +163,7 @@ def _apply_delete(connection: Connection, event: Event) -> None:
 
 def _apply_yank(connection: Connection, event: Event) -> None:
     row = {"project": event.project, "version": release_key(event.version or ""), "reason": event.reason}
-    connection.execute(_PUT_YANK, [row])
+    _PUT_YANK.each(connection, [row])
 
 
 def _apply_unyank(connection: Connection, event: Event) -> None:
@@ -177,12 +178,12 @@ def _apply_status(connection: Connection, event: Event) -> None:
     connection.execute(update(projects).where(projects.c.name == event.project).values(values))
 
 
-def _put(table: Table) -> Any:
+def _put(table: Table) -> Prepared:
     """A statement that takes whole rows; the newest of a key stays."""
     statement = upsert(table)
     keys = [column.name for column in table.primary_key]
     values = {column.name: statement.excluded[column.name] for column in table.columns if not column.primary_key}
-    return statement.on_conflict_do_update(index_elements=keys, set_=values)
+    return Prepared(statement.on_conflict_do_update(index_elements=keys, set_=values), table.columns.keys())
 
 
 _NEEDS: dict[str, tuple[str, ...]] = {
@@ -201,9 +202,9 @@ _APPLY: dict[str, Callable[[Connection, Sequence[Event]], None]] = {
     UNYANK: _each(_apply_unyank),
     STATUS: _each(_apply_status),
 }
-# Made once: making a statement costs more than running it.
-_INSERT = events.insert()
-_LAST = select(func.max(events.c.id))
+
+_INSERT = Prepared(events.insert(), events.columns.keys())
+_LAST = Prepared(select(func.max(events.c.id)))
 _PUT_UPLOAD = _put(uploads)
 _PUT_YANK = _put(yanks)
-_UNBURY = delete(tombstones).where(tombstones.c.filename.in_(bindparam("filenames", expanding=True)))
+_UNBURY = Prepared(delete(tombstones).where(tombstones.c.filename == bindparam("filename")))

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import logging
+import os
 import secrets
 import time
 from collections.abc import Container
@@ -22,13 +23,30 @@ class MetadataStore:
     def put(self, content: bytes) -> str:
         """Keep the bytes if the disk lets us; returns their sha256."""
         digest = hashlib.sha256(content).hexdigest()
-        if self.get(digest) is None:
-            try:
-                self._write(self._path(digest), content)
-            except OSError as fault:
-                # They are read from the archive again when somebody asks.
-                _log.warning("cannot keep core metadata: %s", fault.strerror)
+        path = f"{self._directory}/{digest[:2]}/{digest}"
+        try:
+            # A half-written file is one more loss that reading notices.
+            self._write(path, content)
+        except FileExistsError:
+            if self.get(digest) is None:
+                self._replace(path, content)
+        except OSError as fault:
+            self._warn(fault)
         return digest
+
+    def _replace(self, path: str, content: bytes) -> None:
+        """Whatever lies there has the wrong bytes."""
+        partial = f"{path}.{secrets.token_hex(8)}"
+        try:
+            self._write(partial, content)
+            os.replace(partial, path)  # noqa: PTH105
+        except OSError as fault:
+            self._warn(fault)
+
+    @staticmethod
+    def _warn(fault: OSError) -> None:
+        # They are read from the archive again when somebody asks.
+        _log.warning("cannot keep core metadata: %s", fault.strerror)
 
     def sweep(self, kept: Container[str]) -> None:
         """Remove what no digest of `kept` names, unless it is younger than an hour: its row may be on its way."""
@@ -39,16 +57,24 @@ class MetadataStore:
                     path.unlink()
 
     @staticmethod
-    def _write(path: Path, content: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    def _write(path: str, content: bytes) -> None:
+        """Raises OSError, and leaves nothing then."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            partial.write_bytes(content)
-            # Replacing is right here: whatever lies there has the wrong bytes.
-            partial.replace(path)
-        finally:
+            fd = os.open(path, flags, 0o666)
+        except FileNotFoundError:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(path, flags, 0o666)
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(fd, view) :]
+        except OSError:
             with contextlib.suppress(OSError):
-                partial.unlink()
+                os.unlink(path)  # noqa: PTH108
+            raise
+        finally:
+            os.close(fd)
 
     def get(self, digest: str) -> bytes | None:
         """The bytes with this sha256, or None when they are missing or damaged."""

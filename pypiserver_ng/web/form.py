@@ -6,6 +6,7 @@ and any content type. Specification: RFC 7578 (multipart/form-data).
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -195,23 +196,18 @@ class _Reader:
 
     def _begin_content(self) -> None:
         disposition = self._headers.get(b"content-disposition", b"")
-        kind, options = parse_options_header(disposition)
-        if kind != b"form-data" or b"name" not in options:
-            raise Invalid("a part of the form has no name")
-        filenames = disposition.lower().count(b"filename=")
-        if filenames > 1 or disposition.lower().count(b"name=") > 1 + filenames:
-            raise Invalid("a part of the form has two names")
-        self._name = _decode(options[b"name"], "a field's name")
+        read = _read_disposition if len(disposition) > _MOST_REMEMBERED else _remember_disposition
+        self._name, filename = read(disposition)
         self._is_file = self._name == "content"
         self._value = bytearray() if self._name in KEPT else None
         if not self._is_file:
             return
         if self._has_file:
             raise Invalid("the form has two files: send one upload at a time")
-        if b"filename" not in options:
+        if filename is None:
             raise Invalid("the field 'content' has no filename: send the distribution file in it")
         self._has_file = True
-        self._form.filename = _decode(options[b"filename"], "the filename")
+        self._form.filename = _decode(filename, "the filename")
 
     def _add_content(self, data: bytes, start: int, end: int) -> None:
         if self._is_file:
@@ -236,6 +232,22 @@ class _Reader:
 
     def _end(self) -> None:
         self._ended = True
+
+
+def _read_disposition(disposition: bytes) -> tuple[str, bytes | None]:
+    """A part's name, and its filename if it has one."""
+    kind, options = parse_options_header(disposition)
+    if kind != b"form-data" or b"name" not in options:
+        raise Invalid("a part of the form has no name")
+    filenames = disposition.lower().count(b"filename=")
+    if filenames > 1 or disposition.lower().count(b"name=") > 1 + filenames:
+        raise Invalid("a part of the form has two names")
+    return _decode(options[b"name"], "a field's name"), options.get(b"filename")
+
+
+#: Every upload has the same fields.
+_remember_disposition = lru_cache(256)(_read_disposition)
+_MOST_REMEMBERED = 80
 
 
 def _keep(form: Form, name: str, value: str) -> None:
