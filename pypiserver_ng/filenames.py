@@ -44,6 +44,13 @@ def canonical_version(text: str) -> str | None:
 
     ``_`` is read as ``-``, as wheels and eggs escape it.
     """
+    # No filename holds a longer one, and strangers ask for any.
+    return _spell_version(text) if len(text) <= MAX_LENGTH else None
+
+
+# A directory of a hundred thousand files has few different ones.
+@functools.lru_cache(maxsize=8192)
+def _spell_version(text: str) -> str | None:
     for spelling in (text, text.replace("_", "-")):
         try:
             return str(Version(spelling))

@@ -116,7 +116,9 @@ class Catalog:
         with self._reading() as connection:
             serial, status, reason = read_project(connection, name)
             marks = read_marks(connection, name)
-            return Rows(serial, status, reason, [to_known(row, marks) for row in connection.execute(query)])
+            texts: dict[str, str] = {}
+            known = [to_known(row, marks, texts.setdefault) for row in connection.execute(query)]
+            return Rows(serial, status, reason, known)
 
     def files_named(self, filename: str) -> list[Known]:
         return self._known(files.c.filename == filename)

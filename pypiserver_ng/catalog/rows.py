@@ -1,6 +1,6 @@
 """Rows become values and values rows. Knows the columns, runs no query."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -93,6 +93,7 @@ class Marks:
 
 
 NO_MARKS = Marks({}, ())
+_KINDS = {kind.value: kind for kind in Kind}
 
 
 def print_of(size: int, mtime_ns: int) -> int:
@@ -109,28 +110,36 @@ def from_microseconds(value: int) -> datetime:
     return datetime.fromtimestamp(value // 10**6, tz=UTC).replace(microsecond=value % 10**6)
 
 
-def to_known(row: Row[Any], marks: Marks) -> Known:
-    parsed = ParsedFilename(row.filename, row.display_name, NormalizedName(row.project), row.version, Kind(row.kind))
-    presence = Presence(row.root, row.path, parsed, row.size, row.mtime_ns)
+def to_known(row: Row[Any], marks: Marks, share: Callable[[str, str], str] = lambda _, text: text) -> Known:
+    """`share` gives back one and the same object for equal texts, as `dict.setdefault` does."""
+
+    def shared(text: str) -> str:
+        return share(text, text)
+
+    # Files of one project have most texts in common, and there may be very many of them in memory.
+    path, filename, root, version = shared(row.path), shared(row.filename), shared(row.root), shared(row.version)
+    project, display_name = NormalizedName(shared(row.project)), shared(row.display_name)
+    parsed = ParsedFilename(filename, display_name, project, version, _KINDS[row.kind])
+    presence = Presence(root, path, parsed, row.size, row.mtime_ns)
     file = None
     if row.sha256 is not None:
         release = release_key(row.version) if marks.yanks else ""
         file = File(
             id=row.id,
-            root=row.root,
-            path=row.path,
-            filename=row.filename,
-            project=parsed.name,
-            display_name=row.display_name,
-            version=row.version,
+            root=root,
+            path=path,
+            filename=filename,
+            project=project,
+            display_name=display_name,
+            version=version,
             kind=parsed.kind,
             size=row.size,
             mtime_ns=row.mtime_ns,
             digests=Digests(row.sha256, row.md5, row.blake2b_256),
             upload_time=from_microseconds(row.upload_time),
-            requires_python=row.requires_python,
-            summary=row.summary,
-            metadata_sha256=row.metadata_sha256,
+            requires_python=row.requires_python and shared(row.requires_python),
+            summary=row.summary and shared(row.summary),
+            metadata_sha256=row.metadata_sha256 and shared(row.metadata_sha256),
             yanked=release in marks.yanks,
             yanked_reason=marks.yanks.get(release),
             has_provenance=(row.filename, row.sha256) in marks.provenances,

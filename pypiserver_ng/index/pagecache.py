@@ -15,8 +15,11 @@ from pypiserver_ng.model import Body, File, Kind, NormalizedName, Project, Statu
 #: (media type, coding), and for a project with provenance the URL below which that is served.
 Key = tuple[str, ...]
 
-#: Files of all remembered local projects together; one costs about a kilobyte.
-_MOST_FILES = 50_000
+#: Bytes that all remembered local projects may take together, by what one of them and one of its files takes: what is
+#: known of it, and its part in two pages.
+_MOST_BYTES = 32 * 2**20
+_PROJECT_BYTES = 4000
+_FILE_BYTES = 2000
 #: The same of upstream projects, what upstreams say and what is offered each.
 MOST_UPSTREAM_FILES = 30_000
 #: Bodies of one project: three media types in three codings, or what clients ask for under a few hosts.
@@ -86,15 +89,15 @@ class Entry:
 
 
 class PageCache:
-    def __init__(self, most_files: int = _MOST_FILES) -> None:
-        self._entries: Recent[NormalizedName, Entry] = Recent(most_files)
+    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
+        self._entries: Recent[NormalizedName, Entry] = Recent(most_bytes)
 
     def get(self, name: NormalizedName, serial: int) -> Entry | None:
         entry = self._entries.get(name)
         return entry if entry is not None and entry.project.serial == serial else None
 
     def put(self, name: NormalizedName, entry: Entry) -> None:
-        self._entries.put(name, entry, 1 + len(entry.by_path))
+        self._entries.put(name, entry, _PROJECT_BYTES + _FILE_BYTES * len(entry.by_path))
 
 
 def build_entry(name: NormalizedName, rows: Rows, roots: Sequence[str]) -> Entry:

@@ -1,6 +1,7 @@
 """Brings the catalog up to what lies in the package directories. Blocking code, called in threads."""
 
 import contextlib
+import itertools
 import logging
 import os
 import threading
@@ -17,7 +18,7 @@ _log = logging.getLogger(__name__)
 #: Above this, comparing everything is the cheaper way.
 _MOST_PATHS = 1000
 #: Files that are recorded in one transaction: others may want to change something in between.
-_MOST_AT_ONCE = 2000
+_MOST_AT_ONCE = 1000
 #: Files that are named in the log when they are found together.
 _MOST_NAMED = 20
 
@@ -69,36 +70,46 @@ class Tree:
         """Compare everything; returns whether anything changed."""
         self._catalog.notice()
         self._finish_deletions()
-        waiting = {key: name for name, keys in self.unrecorded.items() for key in keys}
-        fresh, gone = self._compare()
+        unrecorded = self.unrecorded
+        changed, fresh, gone = self._compare()
         if gone:
             # A file that was moved while we looked was perhaps seen in neither place.
-            more, still = self._compare()
+            changed_again, more, still = self._compare()
+            changed |= changed_again
             fresh = list({*fresh, *more})
             gone = {key: number for key, number in gone.items() if still.get(key) == number}
-        if self._directory.mounts != self._mounts:
-            self._mounts = set(self._directory.mounts)
-            self._catalog.remember_mounts(self._mounts)
-        changed = self._apply(fresh, gone)
+        changed |= self._apply(fresh, gone)
         # Those that are no distributions, or not there after all.
-        self._settle(waiting)
+        left = {key: name for name in unrecorded.keys() & self.unrecorded.keys() for key in unrecorded[name]}
+        self._settle(left)
         return changed
 
-    def _compare(self) -> tuple[list[Seen], dict[Key, int]]:
-        """Files that are new or changed, and the ids of rows whose file was not seen where it could have been."""
+    def _compare(self) -> tuple[bool, list[Seen], dict[Key, int]]:
+        """Record files that are new or changed as they are seen.
+
+        Returns whether there were any, the last of them, which are not recorded yet, and the ids of rows whose file was
+        not seen where it could have been.
+        """
         # Rows first: one that is added while we look is then neither missed nor taken for gone.
         prints = self._catalog.prints()
         failed: list[Key] = []
-        # Of what has not changed nothing is kept: there may be very much of it.
-        fresh = [
+        # Nothing is kept of what has not changed, nor for long of what has: there may be very much of either.
+        fresh = (
             file
             for file in self._directory.walk(failed)
             if prints.get(file.root, {}).pop(file.path, None) != print_of(file.size, file.mtime_ns)
-        ]
+        )
+        changed = False
+        while len(batch := list(itertools.islice(fresh, _MOST_AT_ONCE))) == _MOST_AT_ONCE:
+            try:
+                changed |= self._apply(batch, {})
+            except (Failure, OSError):
+                self._keep_in_mind(fresh)
+                raise
         unknown = tuple(f"{root}/{path}" for root, path in failed)
         missing = [(root, path) for root, paths in prints.items() for path in paths]
         gone = self._catalog.stamps([key for key in missing if not f"{key[0]}/{key[1]}".startswith(unknown)])
-        return fresh, {key: stamp[0] for key, stamp in gone.items()}
+        return changed, batch, {key: stamp[0] for key, stamp in gone.items()}
 
     def look(self, paths: Sequence[tuple[str, str]]) -> bool:
         """Compare what changed, given as (root, path); everything if a directory came or went."""
@@ -165,8 +176,9 @@ class Tree:
 
     def _apply(self, fresh: Sequence[Seen], gone: Mapping[Key, int]) -> bool:
         """Record what is new or changed, and forget what is gone; returns whether anything was left to do."""
-        # In the order of the database's index: as they come, they take twice as long.
-        fresh = sorted(fresh, key=lambda file: (file.root, file.path))
+        if self._directory.mounts != self._mounts:
+            self._mounts = set(self._directory.mounts)
+            self._catalog.remember_mounts(self._mounts)
         changed = False
         for start in range(0, max(len(fresh), 1), _MOST_AT_ONCE):
             if self.stopped:
@@ -175,7 +187,7 @@ class Tree:
             is_last = start + _MOST_AT_ONCE >= len(fresh)
             try:
                 changed |= self._record(fresh[start : start + _MOST_AT_ONCE], gone if is_last else {})
-            except Failure:
+            except (Failure, OSError):
                 self._keep_in_mind(fresh[start:])
                 raise
         return changed

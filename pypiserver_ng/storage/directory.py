@@ -84,7 +84,8 @@ class Directory:
                 directory = todo.pop()
                 try:
                     self._check_mount(f"{root}/{directory}".rstrip("/"))
-                    entries = _list(root, directory)
+                    # In the order of the catalog's index: as they come, recording them takes twice as long.
+                    entries = sorted(_list(root, directory), key=lambda entry: entry.name)
                 except OSError as fault:
                     failed.append((root, directory))
                     self._warn(directory or root, fault.strerror or "it cannot be read")
