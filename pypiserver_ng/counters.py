@@ -76,6 +76,11 @@ class Board:
         for number in (_IS_SERVING, _CONNECTIONS, _RESIDENT):
             row[number] = 0
 
+    def count_least_connections(self) -> int:
+        """How many the process has that has the fewest."""
+        rows = map(self.row, range(self.seats))
+        return min((row[_CONNECTIONS] for row in rows if row[_IS_SERVING]), default=0)
+
     def add_up(self) -> Totals:
         sums = [sum(column) for column in zip(*(self.row(seat) for seat in range(self.seats)), strict=True)]
         asked, recalled = sums[_ANSWERS : _ANSWERS + _KINDS], sums[_ANSWERS + _KINDS :]
@@ -99,6 +104,18 @@ class Counters:
         self.cells = board.row(seat)
         #: Of those that had the seat before.
         self._past_cpu = self.cells[_CPU]
+
+    @property
+    def is_one_of_several(self) -> bool:
+        return self.board.seats > 1
+
+    def has_its_share(self, opening: int) -> bool:
+        """Whether another process has fewer connections; `opening` are not noted yet.
+
+        Small differences between many do not matter.
+        """
+        least = self.board.count_least_connections()
+        return self.cells[_CONNECTIONS] + opening > least + least // 8
 
     def start(self) -> None:
         """From now on the process serves."""

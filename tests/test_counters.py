@@ -72,6 +72,33 @@ def test_who_takes_a_seat_continues_its_row() -> None:
     assert after.cpu_seconds > before.cpu_seconds
 
 
+@pytest.mark.parametrize(
+    ("own", "opening", "others", "expected"),
+    (
+        (0, 0, (0,), False),
+        (1, 0, (0,), True),
+        (0, 1, (0,), True),
+        (1, 0, (1, 5), False),
+        (2, 0, (9, 1), True),
+        (7, 1, (7,), True),
+        # An eighth more is not worth waiting for.
+        (9, 0, (8,), False),
+        (10, 0, (8,), True),
+        (112, 0, (100,), False),
+        (113, 0, (100,), True),
+    ),
+)
+def test_who_has_a_share_of_the_connections(own: int, opening: int, others: tuple[int, ...], expected: bool) -> None:
+    """Who serves and has fewer is to take the next; a seat that is empty takes nothing."""
+    board = Board(len(others) + 2)
+    counters, *more = [Counters(board, seat) for seat in range(len(others) + 1)]
+    for one, number in zip((counters, *more), (own, *others), strict=True):
+        one.start()
+        one.note_connections(number)
+    assert counters.is_one_of_several
+    assert counters.has_its_share(opening) is expected
+
+
 def test_a_forked_process_counts_on_the_same_board() -> None:
     """At once, for everybody."""
     board = Board(2)

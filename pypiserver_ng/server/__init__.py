@@ -12,11 +12,12 @@ import socket
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from pypiserver_ng.server.accepting import Acceptor
 from pypiserver_ng.server.answers import Answers
 from pypiserver_ng.server.counting import Counting, Uncounted
 from pypiserver_ng.server.cycle import status_line
@@ -135,14 +136,22 @@ class _Server(uvicorn.Server):
         self._counting = counting
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        assert sockets is not None
+        shared = sockets if self._counting.is_one_of_several else []
+        await super().startup([] if shared else sockets)
         if self.started:
+            self.servers += [self._share(listening) for listening in shared]
             self._sweeping = asyncio.create_task(self._sweep())
             # What is here now stays: whoever looks for garbage later, with everybody waiting, need not look at it.
             gc.collect()
             gc.freeze()
             self._counting.start()
             self._on_ready()
+
+    def _share(self, listening: socket.socket) -> asyncio.Server:
+        config, state = self.config, self.server_state
+        make = partial(config.http_protocol_class, config, state, self.lifespan.state)  # type: ignore[call-arg]
+        return cast("asyncio.Server", Acceptor(listening, make, self._counting.has_its_share))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)

@@ -9,6 +9,13 @@ class Counting(Protocol):
     #: Numbers that may be raised in place.
     cells: memoryview
 
+    @property
+    def is_one_of_several(self) -> bool:
+        """Whether other processes take connections from the same socket."""
+
+    def has_its_share(self, opening: int) -> bool:
+        """Whether another process should take the next connection; `opening` are taken and not noted yet."""
+
     def start(self) -> None:
         """Connections are taken from now on."""
 
@@ -26,10 +33,15 @@ class Counting(Protocol):
 
 
 class Uncounted:
-    """For a server whose numbers nobody asks for."""
+    """For a server that is alone and whose numbers nobody asks for."""
+
+    is_one_of_several: bool = False
 
     def __init__(self) -> None:
         self.cells = memoryview(bytearray(8)).cast("Q")
+
+    def has_its_share(self, opening: int) -> bool:
+        return False
 
     def start(self) -> None:
         pass
