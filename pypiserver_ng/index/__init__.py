@@ -492,6 +492,8 @@ class Index:
         # A command or another process may have found what nobody reads yet.
         if await self.change(compare) or paths is None:
             self._backlog.wake()
+        # Not when somebody asks: it may be much.
+        await self._following.catch_up()
 
     async def change(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Blocking work on a change, in threads of its own."""
