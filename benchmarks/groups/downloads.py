@@ -2,11 +2,12 @@
 
 import hashlib
 from contextlib import ExitStack
+from dataclasses import replace
 
 from benchmarks import peers
 from benchmarks.bench import Bench, line_up
 from benchmarks.corpus import build_wheel, make_payload
-from benchmarks.load import Speed, ask, download_together, measure_download
+from benchmarks.load import LoadFailedError, Speed, ask, download_together, measure_download
 from benchmarks.processes import Contestant
 from benchmarks.table import Aim, Bars, Line, Section, write_amount
 from pypiserver_ng.config.settings import SETTINGS
@@ -14,7 +15,12 @@ from pypiserver_ng.config.settings import SETTINGS
 _LARGE, _SMALL = 100 * 10**6, 10**6
 _CLIENTS = 1000
 _BEHIND = """\
-location / {{ proxy_pass http://127.0.0.1:{port}; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+location / {{
+    proxy_pass http://127.0.0.1:{port};
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    proxy_set_header X-Forwarded-For $remote_addr;
+}}
 location /direct/ {{ internal; alias /; }}
 """
 
@@ -58,7 +64,7 @@ def _compare_behind(bench: Bench) -> Line:
     kind, own_path = "application/octet-stream", f"/{file.name}"
     with ExitStack() as stack:
         behind = stack.enter_context(peers.ours(packages, bench.scratch("behind-state"), *options, path=path))
-        ask(behind, "/simple/bench-large/")
+        _expect_no_body(behind)
         front = stack.enter_context(
             peers.nginx(
                 bench.scratch("front-nginx"),
@@ -74,6 +80,15 @@ def _compare_behind(bench: Bench) -> Line:
         )
         speeds = bench.compare([front, alone], lambda one: measure_download(one, size, bench.seconds))
     return line_up("it by X-Accel-Redirect", speeds, "behind nginx", "nginx alone", "MB/s", 1.0)
+
+
+def _expect_no_body(behind: Contestant) -> None:
+    """What nginx will be told: where the file is, not its bytes."""
+    ask(behind, "/simple/bench-large/")
+    asked = replace(behind, headers={**behind.headers, "X-Forwarded-For": "127.0.0.1"})
+    answer = ask(asked)
+    if "x-accel-redirect" not in answer.headers or answer.body:
+        raise LoadFailedError(f"{behind.url} answered {answer.headers}")
 
 
 def _download_together(bench: Bench) -> list[Line]:
