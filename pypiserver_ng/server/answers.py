@@ -20,7 +20,7 @@ Lead = list[tuple[bytes, bytes]]
 #: Bytes of a request that is remembered.
 LONGEST_REQUEST = 4 * 1024
 #: Bytes that all of it may take; the bodies of large pages are shared with who rendered them, and count all the same.
-_MOST_BYTES = 24 * 1024 * 1024
+_MOST_BYTES = 12 * 1024 * 1024
 #: What an entry costs beside its bytes.
 _OVERHEAD = 1024
 #: A body up to here is written together with its head; copying a larger one costs more than a second write.
