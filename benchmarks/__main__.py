@@ -7,6 +7,7 @@ was measured last of each group.
 import argparse
 import importlib
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -67,7 +68,8 @@ def _measure(name: str, bench: Bench) -> bool:
     except LoadFailedError as fault:
         print(f"{name}: {fault}", file=sys.stderr)
         return False
-    section = replace(section, commit=machine.describe_commit())
+    load = f"load of the machine {os.getloadavg()[0]:.1f}"
+    section = replace(section, commit=f"{machine.describe_commit()}; medians of {bench.rounds}; {load}")
     print(table.write_text(section), flush=True)
     (bench.home / "results" / f"{name}.json").write_text(json.dumps(table.encode_section(section), indent=1))
     return True
