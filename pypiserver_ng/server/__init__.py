@@ -31,8 +31,8 @@ _log = logging.getLogger(__name__)
 #: Seconds that requests in flight get after SIGTERM; closing the index comes on top.
 _GRACE_SECONDS = 24
 _BACKLOG = 2048
-#: Descriptors for everything but connections and the files they ask for.
-_OWN_DESCRIPTORS = 96
+#: Descriptors for everything but connections and the files they ask for; a hundred large answers from memory at most.
+_OWN_DESCRIPTORS = 224
 _MOST_DESCRIPTORS = 65_536
 
 

@@ -9,6 +9,7 @@ is the only part of an answer that changes meanwhile.
 It must not know what is served, nor why it changes.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,12 +20,12 @@ Lead = list[tuple[bytes, bytes]]
 
 #: Bytes of a request that is remembered.
 LONGEST_REQUEST = 4 * 1024
-#: Bytes that all of it may take; the bodies of large pages are shared with who rendered them, and count all the same.
+#: Bytes that all of it may take.
 _MOST_BYTES = 12 * 1024 * 1024
 #: What an entry costs beside its bytes.
 _OVERHEAD = 1024
-#: A body up to here is written together with its head; copying a larger one costs more than a second write.
-_LONGEST_JOINED = 32 * 1024
+#: What is longer lies in a file in memory: the system then sends its pages, and copies nothing.
+_LONGEST_COPIED = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +41,60 @@ class Line:
 class Answer:
     """The bytes of one response, but for the lines that change with time."""
 
-    __slots__ = ("_after", "_before", "body", "cell", "head", "holds", "lead", "line", "weight")
+    __slots__ = ("_after", "_before", "cell", "content", "file", "holds", "lead", "line", "size", "weight")
 
-    def __init__(self, before: bytes, after: bytes, body: bytes, line: Line, cell: int, holds: Holds) -> None:
+    def __init__(self, before: bytes, after: bytes, line: Line, cell: int, holds: Holds) -> None:
         """`before` and `after` surround the header lines of the lead; `cell` is where it is counted."""
-        joined = len(body) <= _LONGEST_JOINED
         self._before = before
-        self._after = after + body if joined else after
-        #: What follows the head in a write of its own.
-        self.body = b"" if joined else body
+        self._after = after
         self.line = line
         self.cell = cell
         self.holds = holds
-        self.weight = len(before) + 2 * len(self._after) + len(self.body)
-        #: The lead that `head` was made with.
+        self.weight = 2 * (len(before) + len(after))
+        #: The lead that what follows was made with.
         self.lead: Lead | None = None
-        self.head = b""
+        #: All bytes as they are written, or where they lie if there are many.
+        self.content = b""
+        self.file = -1
+        self.size = 0
 
     def renew(self, lead: Lead) -> None:
-        """Make the head for another lead; afterwards it is written as it is until the lead changes."""
-        self.head = self._before + encode(lead) + self._after
+        """Make the answer for another lead; afterwards it is sent as it is until the lead changes."""
+        content = self._before + encode(lead) + self._after
+        self.close()
+        if len(content) > _LONGEST_COPIED:
+            # What was sent of the last one may still be on its way: its pages must not change.
+            self.file = _create_file(content)
+        if self.file < 0:
+            self.content = content
+        self.size = len(content)
         self.lead = lead
+
+    def rest(self, sent: int) -> bytes:
+        """What follows so many bytes of an answer that lies in a file."""
+        return os.pread(self.file, self.size - sent, sent)
+
+    def close(self) -> None:
+        """Give the file back."""
+        if self.file >= 0:
+            os.close(self.file)
+            self.file = -1
+
+
+def _create_file(content: bytes) -> int:
+    """A file in memory; -1 where there cannot be one."""
+    try:
+        file = os.memfd_create("answer")
+    except (AttributeError, OSError):
+        return -1
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(file, view) :]
+    except OSError:
+        os.close(file)
+        return -1
+    return file
 
 
 class Answers:
@@ -85,6 +119,7 @@ class Answers:
     def drop(self, request: bytes) -> None:
         if answer := self._answers.pop(request, None):
             self._weight -= self._cost(request, answer)
+            answer.close()
 
     def _cost(self, request: bytes, answer: Answer) -> int:
         return len(request) + answer.weight + _OVERHEAD

@@ -5,6 +5,8 @@ path, and so does every connection with TLS, or on which a client asked for anot
 """
 
 import asyncio
+import contextlib
+import os
 from typing import Any
 
 from uvicorn.protocols.utils import get_path_with_query_string
@@ -23,12 +25,14 @@ class RecallingProtocol(Protocol):
         self._find = answers.find
         self._cells = self._counting.cells
         self._is_plain = False
+        self._descriptor = -1
         #: Requests that began in what was received last.
         self._begun = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._is_plain = self.scheme == "http"
+        self._descriptor = transport.get_extra_info("socket").fileno()
 
     def data_received(self, data: bytes) -> None:
         answer = self._find(data)
@@ -64,14 +68,25 @@ class RecallingProtocol(Protocol):
         if self.access_log:
             self._log(answer.line)
         self._cells[answer.cell] += 1
-        self.transport.write(answer.head)
-        if answer.body:
-            self.transport.write(answer.body)
+        if answer.file < 0:
+            self.transport.write(answer.content)
+        else:
+            self._send_file(answer)
         self._answered = self.loop.time()
         if self._head_began is not None:
             # The first request of its connection.
             self._head_began, self._is_between = None, True
         return True
+
+    def _send_file(self, answer: Answer) -> None:
+        sent = 0
+        # What the transport still holds has to go first.
+        if not self.transport.get_write_buffer_size():
+            with contextlib.suppress(OSError):
+                # The descriptor never waits; a connection that broke is for the transport to find out.
+                sent = os.sendfile(self._descriptor, answer.file, 0, answer.size)
+        if sent < answer.size:
+            self.transport.write(answer.rest(sent))
 
     def _log(self, line: Line) -> None:
         client = ":".join(map(str, self.client or ()))
@@ -83,7 +98,7 @@ class RecallingProtocol(Protocol):
         # The date may have changed while the answer was written.
         if lead:
             cell = self._counting.cell_from_memory(line.method, line.status)
-            self._answers.keep(request, Answer(before, after, b"".join(body), line, cell, holds))
+            self._answers.keep(request, Answer(before, after + b"".join(body), line, cell, holds))
 
 
 class _RecordedCycle(Cycle):

@@ -293,7 +293,7 @@ def test_memory_is_bounded() -> None:
     answers = Answers(most_bytes=100_000)
     line = Line("GET", "/", "1.1", 200)
     for number in range(1000):
-        answers.keep(b"%d" % number, Answer(b"", b"", b"x" * 1000, line, 0, lambda: True))
+        answers.keep(b"%d" % number, Answer(b"", b"x" * 1000, line, 0, lambda: True))
     kept = [number for number in range(1000) if answers.find(b"%d" % number)]
     assert 10 < len(kept) < 100
     assert kept == list(range(kept[0], 1000))
