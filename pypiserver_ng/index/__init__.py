@@ -237,10 +237,10 @@ class Index:
         kept = self._root_bodies.get(key)
         if kept and kept[0][0] == version[0] and kept[0][1] is unrecorded:
             return kept[1]
-        names = list(self._following.names)
-        more = unrecorded.keys() - self._following.quarantined
+        names, hidden = list(self._following.names), frozenset(self._following.quarantined)
 
         def render(media_type: str) -> bytes:
+            more = unrecorded.keys() - hidden
             return pages.render_root(sorted({*names, *more}) if more else names, media_type)
 
         flight = ("root", key, version[0], id(unrecorded))
@@ -261,7 +261,7 @@ class Index:
         is_local = name in self._following.serials or name in unrecorded
         return self.policy.decide(name, is_local=is_local, is_quarantined=is_quarantined)
 
-    async def _catch_up(self, name: NormalizedName | None = None) -> Mapping[NormalizedName, object]:
+    async def _catch_up(self, name: NormalizedName | None = None) -> Mapping[NormalizedName, Sequence[object]]:
         """Follow what was recorded; returns what was not, by project. Does not wait for more than `name` needs."""
         if name not in self._following.serials:
             await self._surveyed.wait()
@@ -320,10 +320,8 @@ class Index:
 
     def known_counts(self) -> tuple[int, int]:
         """As `counts`, as of the last question."""
-        unrecorded = self._tree.unrecorded
-        projects = sum(name not in self._following.counts for name in unrecorded)
-        files = sum(len(keys) for keys in unrecorded.values())
-        return len(self._following.names) + projects, self._following.files + files
+        more = [len(keys) for name, keys in self._tree.unrecorded.items() if name not in self._following.counts]
+        return len(self._following.names) + len(more), self._following.files + sum(more)
 
     async def search(self, terms: Sequence[str]) -> list[Found]:
         """Local projects whose name or summary holds one of the terms, each in its newest version, by name."""

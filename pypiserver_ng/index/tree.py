@@ -43,6 +43,8 @@ class Tree:
         #: Never changed, only replaced: it is read while threads work.
         self.unrecorded: Mapping[NormalizedName, Sequence[Key]] = {}
         self._noting = threading.Lock()
+        #: Those of them that are recorded meanwhile.
+        self._recorded: dict[Key, NormalizedName] = {}
         #: Set once: nothing more is recorded, so that the thread that does can end.
         self.stopped = False
         self._mounts = catalog.mounts()
@@ -200,7 +202,7 @@ class Tree:
             fresh = self._drop_recorded(found)
             vanished = [number for key, number in gone.items() if self._is_gone(*key)]
             self._catalog.sync(fresh, vanished)
-        self._settle({(presence.root, presence.path): presence.parsed.name for presence in found})
+        self._note({(presence.root, presence.path): presence.parsed.name for presence in found})
         for presence in fresh[:_MOST_NAMED]:
             _log.info("found %s", presence.path)
         if len(fresh) > _MOST_NAMED:
@@ -212,9 +214,17 @@ class Tree:
         known = self._catalog.stamps([(presence.root, presence.path) for presence in found])
         return [presence for presence in found if _is_fresh(presence, known.get((presence.root, presence.path)))]
 
+    def _note(self, recorded: Mapping[Key, NormalizedName]) -> None:
+        """These files have rows now. There is no hurry to forget that they had none, and each time costs something."""
+        with self._noting:
+            self._recorded |= recorded
+            enough = len(self._recorded) >= len(self.unrecorded) / 16
+            noted, self._recorded = (self._recorded, {}) if enough else ({}, self._recorded)
+        self._settle(noted)
+
     def _settle(self, recorded: Mapping[Key, NormalizedName]) -> None:
         """These files need not be kept in mind any more."""
-        if not self.unrecorded:
+        if not self.unrecorded or not recorded:
             return
         with self._noting:
             unrecorded = dict(self.unrecorded)
