@@ -8,6 +8,8 @@ from pypiserver_ng.model import Listed
 
 #: Missing outside Linux, where every read takes a thread.
 _NO_WAIT = getattr(os, "RWF_NOWAIT", None)
+#: Bytes that are sent in one go where the system does it: it takes a fifth of a millisecond.
+_SPAN = 1 << 20
 
 
 def peek(fd: int, view: memoryview, offset: int) -> int:
@@ -19,6 +21,12 @@ def peek(fd: int, view: memoryview, offset: int) -> int:
     except OSError:
         # Nothing of it is there, or this file system cannot tell.
         return 0
+
+
+def lies_in_memory(fd: int, offset: int, count: int) -> bool:
+    """Whether a part of a file can probably be had without a disk: its first and its last byte can."""
+    byte = memoryview(bytearray(1))
+    return count > 0 and peek(fd, byte, offset) == 1 and peek(fd, byte, offset + count - 1) == 1
 
 
 class Opened(Protocol):
@@ -47,6 +55,9 @@ class Opened(Protocol):
 
     def peek(self, view: memoryview, offset: int, end: int | None) -> int:
         """Read what can be had without waiting; how many bytes that is, none where `read` has to be asked."""
+
+    def span(self, offset: int, end: int) -> tuple[int, int]:
+        """A descriptor, and how many of its bytes may be sent from `offset` on without looking at them or waiting."""
 
     async def read(self, count: int, offset: int, end: int | None) -> bytes:
         """Up to `count` bytes; none at the end of the file.
@@ -80,6 +91,10 @@ class OpenFile:
 
     def peek(self, view: memoryview, offset: int, end: int | None) -> int:
         return peek(self._fd, view, offset)
+
+    def span(self, offset: int, end: int) -> tuple[int, int]:
+        count = min(end - offset, _SPAN)
+        return self._fd, count if lies_in_memory(self._fd, offset, count) else 0
 
     async def read(self, count: int, offset: int, end: int | None) -> bytes:
         return await self._threads.run(os.pread, self._fd, count, offset)

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from pypiserver_ng.server.counting import Counting
-from pypiserver_ng.server.cycle import Cycle
+from pypiserver_ng.server.cycle import SENDFILE, Cycle
 
 #: Bytes of a request target.
 _LONGEST_TARGET = 8 * 1024
@@ -28,6 +28,8 @@ _PIECE = 16 * 1024
 _MOST_DROPPED = 16 * 1024 * 1024
 #: Connections beyond the most that are answered and waited for; further ones are answered and closed.
 _SPARE_CONNECTIONS = 32
+
+_EXTENSIONS: dict[str, dict[object, object]] = {SENDFILE: {}}
 
 _REFUSALS = {
     400: "this is not a valid HTTP request",
@@ -139,6 +141,8 @@ class Protocol(HttpToolsProtocol):
         self._is_between = False
         self._unparsed = 0
         super().on_message_begin()
+        if self.scheme == "http" and sys.platform == "linux":
+            self.scope["extensions"] = _EXTENSIONS
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)

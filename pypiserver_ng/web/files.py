@@ -113,7 +113,7 @@ class FileDownload:
         if is_head:
             await send({"type": "http.response.body"})
         else:
-            await self._sender.send(receive, send, opened, first, end)
+            await self._sender.send(scope, receive, send, opened, first, end)
 
 
 class _Validators:

@@ -9,13 +9,15 @@ import logging
 import weakref
 from typing import Any
 
-from starlette.types import Receive, Send
+from starlette.types import Receive, Scope, Send
 
 from pypiserver_ng.errors import Failure
 from pypiserver_ng.index.opened import Opened
 
 _log = logging.getLogger(__name__)
 
+#: An extension of ASGI that our own server offers; see `server.cycle`.
+_SENDFILE = "pypiserver_ng.sendfile"
 #: A little more than the 64 KiB above which a transport tries at once to send what it is given.
 _SMALL = 65 * 1024
 #: Large enough for speed; to copy it keeps others waiting for a fifth of a millisecond.
@@ -37,23 +39,28 @@ class Sender:
         self._spare: list[_Block] = []
         self._made: list[weakref.ref[_Block]] = []
 
-    async def send(self, receive: Receive, send: Send, opened: Opened, first: int, end: int | None) -> None:
+    async def send(
+        self, scope: Scope, receive: Receive, send: Send, opened: Opened, first: int, end: int | None
+    ) -> None:
         """The body of an answer: the bytes from `first` to before `end`, which may be unknown.
 
         Where they cannot be had it is left unfinished, and the server closes the connection: the client must see a
         broken transfer, not a short file.
         """
         gone: asyncio.Task[None] | None = None
+        passes = _SENDFILE in scope.get("extensions", ()) and end is not None and end - first > _SMALL
         is_quick, turn = False, 0
         try:
             while end is None or first < end:
-                count, kept = await self._send_block(send, opened, first, end, is_large=is_quick)
+                count, kept = (await _pass(send, opened, first, end) if passes and end else 0), None
+                if not count:
+                    count, kept = await self._send_block(send, opened, first, end, is_large=is_quick)
+                    if first + count == end:
+                        return
                 first += count
                 turn += count
                 if not count:
                     break
-                if first == end:
-                    return
                 if gone is None and (end is None or end - first > _LARGE):
                     gone = asyncio.create_task(_wait_for_disconnect(receive))
                 is_quick = kept is None
@@ -124,6 +131,16 @@ class Sender:
         if len(block) == _LARGE and len(self._spare) < _SPARE:
             self._spare.append(block)
         return True
+
+
+async def _pass(send: Send, opened: Opened, first: int, end: int) -> int:
+    """Has the system send a part of the file by itself; how many bytes it took, none where it cannot just now."""
+    fd, count = opened.span(first, end)
+    message = {"type": _SENDFILE, "file": fd, "offset": first, "count": count, "sent": 0}
+    if count:
+        await send(message)
+    sent: int = message["sent"]  # type: ignore[assignment]
+    return sent
 
 
 def _body(content: bytes | memoryview, *, more: bool) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def download(tmp_path: Path, threads: Threads) -> Download:
         path = tmp_path / os.urandom(8).hex()
         path.write_bytes(content)
         with opened(path, threads, kind) as file:
-            await sender.send(reader.receive, reader.send, file, first, end)
+            await sender.send({}, reader.receive, reader.send, file, first, end)
 
     return run
 

@@ -304,6 +304,10 @@ class Tail:
             return 0
         return peek(download.fd, view[: max(_limit(download, end) - offset, 0)], offset)
 
+    def span(self, offset: int, end: int) -> tuple[int, int]:
+        # It comes more slowly than anything could save.
+        return -1, 0
+
     async def read(self, count: int, offset: int, end: int | None) -> bytes:
         download = self._download
         assert download is not None
