@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pypiserver_ng.catalog import Catalog, Change, Contents, Presence, Rows
+from pypiserver_ng.catalog import Arrival, Catalog, Change, Contents, Presence, Rows
 from pypiserver_ng.catalog.rows import from_microseconds, to_microseconds
+from pypiserver_ng.errors import Denied
 from pypiserver_ng.filenames import parse_found
 from pypiserver_ng.model import Digests, File, NormalizedName, Status
 
@@ -254,3 +255,14 @@ def test_the_newest_first(catalog: Catalog) -> None:
     for number, path in enumerate(("demo-1.0.tar.gz", "other-1.0.zip", "third-1.0.zip")):
         catalog.add_upload(presence(path, mtime_ns=MTIME + number % 2 * 10**9), CONTENTS, None)
     assert catalog.recent(1)[0].name == "other"
+
+
+def test_uploads_that_are_recorded_together(catalog: Catalog) -> None:
+    """One serial for all; who is refused is told in turn, and costs nobody else."""
+    catalog.set_status(NormalizedName("evil"), Status.QUARANTINED, None, None)
+    before = catalog.serial()
+    found = [presence(path) for path in ("demo-1.0.zip", "evil-1.0.zip", "other-1.0.zip", "demo-2.0.zip")]
+    refusals = catalog.add_uploads([Arrival(one, CONTENTS, "alice") for one in found])
+    assert [type(refusal) for refusal in refusals] == [type(None), Denied, type(None), type(None)]
+    changes = {change.name: (change.serial, change.files) for change in catalog.changes_since(before)}
+    assert changes == {"demo": (before + 1, 2), "other": (before + 1, 1)}

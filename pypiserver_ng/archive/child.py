@@ -48,10 +48,9 @@ class _Archive(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override] # any buffer will do
-        data = os.pread(self._fd, len(buffer), self._at)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+        count = os.preadv(self._fd, [buffer], self._at)
+        self._at += count
+        return count
 
 
 class _Memory:

@@ -214,7 +214,7 @@ class _Reader:
             self._file_size += end - start
             if self._file_size > self._most:
                 raise TooLarge(f"the file is larger than this index takes ({self._most} bytes)")
-            self._gathered += data[start:end]
+            self._gathered += memoryview(data)[start:end]
             return
         self._text += end - start
         if self._text > MOST_TEXT:
