@@ -292,7 +292,7 @@ def test_file_that_cannot_be_read(packages: Path, environment: dict[str, str]) -
         for built in (OLD, NEW):
             assert upload(server.url, built).status_code == 200
         bad = packages / OLD.filename
-        with traced(server.process.pid, "-P", str(bad), "-e", "inject=pread64:error=EIO"):
+        with traced(server.process.pid, "-P", str(bad), "-e", "inject=pread64,preadv2,sendfile:error=EIO"):
             for _ in range(3):
                 with pytest.raises(httpx2.HTTPError):
                     httpx2.get(f"{server.url}/packages/{OLD.filename}", trust_env=False).raise_for_status()
