@@ -13,7 +13,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_START_SECONDS = 120
+#: Where a large catalog must be read from a slow disk, a start takes minutes.
+_START_SECONDS = 600
 _STOP_SECONDS = 30
 _SETTLE_SECONDS = 120
 #: Of one processor.
