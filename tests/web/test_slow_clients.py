@@ -390,7 +390,7 @@ def test_many_slow_clients(server: Server, packages: Path) -> None:
 
 def test_more_connections_than_descriptors(tmp_path: Path) -> None:
     """The limit of open files is raised as far as it goes; beyond it clients are told to come back."""
-    with hasty_server(tmp_path, (64, 200)) as server, ExitStack() as stack:
+    with hasty_server(tmp_path, (64, 330)) as server, ExitStack() as stack:
         wire = Wire(server.url)
         held = [stack.enter_context(wire.connect()) for _ in range(50)]
         for connection in held:

@@ -259,10 +259,12 @@ class Downloads:
 
     def _find_published(self, file: UpstreamFile, partial: Partial) -> str | None:
         """The sha256 under which the other process gave it its name: only what passed its checks has one."""
-        if not partial.has_moved():
-            return None
-        sha256 = file.sha256 or hash_open_file(partial.fd)
-        return sha256 if self._cache.is_published(partial, sha256, file.filename) else None
+        if partial.has_moved():
+            sha256 = file.sha256 or hash_open_file(partial.fd)
+            if self._cache.is_published(partial, sha256, file.filename):
+                return sha256
+        # It may have been evicted before we looked; its bytes are open here, and tell whether they are right.
+        return file.sha256 if file.sha256 and hash_open_file(partial.fd) == file.sha256 else None
 
 
 class Tail:
