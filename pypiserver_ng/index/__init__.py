@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -261,7 +261,7 @@ class Index:
         is_local = name in self._following.serials or name in unrecorded
         return self.policy.decide(name, is_local=is_local, is_quarantined=is_quarantined)
 
-    async def _catch_up(self, name: NormalizedName | None = None) -> Mapping[NormalizedName, Sequence[object]]:
+    async def _catch_up(self, name: NormalizedName | None = None) -> Mapping[NormalizedName, Collection[object]]:
         """Follow what was recorded; returns what was not, by project. Does not wait for more than `name` needs."""
         if name not in self._following.serials:
             await self._surveyed.wait()

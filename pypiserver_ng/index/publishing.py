@@ -23,6 +23,7 @@ from pypiserver_ng.storage import Exists, Scratch, Seen, hash_stream
 _log = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 10.0
+_ENDED = OSError(errno.EINTR, "it was ended")
 
 
 @dataclass(slots=True, eq=False)
@@ -89,12 +90,12 @@ class Publisher:
         return group
 
     def _publish_waiting(self, leader: Arrival) -> None:
-        """Settles at least the first that waits. Raises TimeoutError where the tree is locked for too long."""
+        """Settles at least the first that waits. Raises OSError where the tree cannot be locked."""
         with ExitStack() as stack:
             try:
                 # From its name to its row: a scan in between would take a file for one that somebody copied in.
                 stack.enter_context(self._lock)
-            except TimeoutError:
+            except OSError:
                 self._withdraw(leader)
                 raise
             group = self._take()
@@ -103,7 +104,7 @@ class Publisher:
             except BaseException as fault:
                 for arrival in group:
                     if not arrival.is_settled and arrival.fault is None:
-                        arrival.fault = fault if isinstance(fault, Exception) else OSError(errno.EINTR, "it was ended")
+                        self._refuse(arrival, fault if isinstance(fault, Exception) else _ENDED)
                 raise
             finally:
                 for arrival in group:

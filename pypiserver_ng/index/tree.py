@@ -5,7 +5,7 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pypiserver_ng.catalog import Catalog, Doomed, Presence, Stamp, print_of
 from pypiserver_ng.errors import Failure
@@ -41,7 +41,7 @@ class Tree:
         self.lock = lock
         #: Files that are here and are not recorded yet, or could not be; their projects are local all the same.
         #: Never changed, only replaced: it is read while threads work.
-        self.unrecorded: Mapping[NormalizedName, Sequence[Key]] = {}
+        self.unrecorded: Mapping[NormalizedName, Collection[Key]] = {}
         self._noting = threading.Lock()
         #: Those of them that are recorded meanwhile.
         self._recorded: dict[Key, NormalizedName] = {}
@@ -64,7 +64,7 @@ class Tree:
 
     def record(self, name: NormalizedName) -> None:
         """Record now what is known of a project by its files' names only."""
-        keys = self.unrecorded.get(name, ())
+        keys = list(self.unrecorded.get(name, ()))
         self._apply([file for key in keys if (file := self._see(*key))], {})
         self._settle(dict.fromkeys(self._catalog.stamps(keys), name))
 
@@ -236,11 +236,18 @@ class Tree:
 
     def _keep_in_mind(self, files: Iterable[Seen]) -> None:
         """Files that could not be recorded make their projects local all the same."""
+        here = [
+            (parsed.name, (file.root, file.path))
+            for file in files
+            if (parsed := parse_found(file.filename)) and self._see(file.root, file.path)
+        ]
         with self._noting:
-            unrecorded = {name: list(keys) for name, keys in self.unrecorded.items()}
-            for file in files:
-                if (parsed := parse_found(file.filename)) and self._see(file.root, file.path):
-                    unrecorded.setdefault(parsed.name, []).append((file.root, file.path))
+            # One that fails at each scan counts once.
+            unrecorded = {name: dict.fromkeys(keys) for name, keys in self.unrecorded.items()}
+            for name, key in here:
+                unrecorded.setdefault(name, {})[key] = None
+                # Its row went meanwhile, whatever was noted of it.
+                self._recorded.pop(key, None)
             self.unrecorded = unrecorded
 
     def _recheck(self, file: Seen) -> Presence | None:

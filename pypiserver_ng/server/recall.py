@@ -46,6 +46,7 @@ class RecallingProtocol(Protocol):
             self.cycle.__class__ = _RecordedCycle
             self.cycle.request = data  # type: ignore[attr-defined]
             self.cycle.keep = self._keep  # type: ignore[attr-defined]
+            self.cycle.client = self.client  # type: ignore[attr-defined]
 
     def on_message_begin(self) -> None:
         self._begun += 1
@@ -106,6 +107,7 @@ class _RecordedCycle(Cycle):
 
     request: bytes
     keep: Any
+    client: tuple[str, int] | None
     holds: Holds | None = None
 
     async def send(self, message: Any) -> None:
@@ -121,7 +123,7 @@ class _RecordedCycle(Cycle):
 
     def _is_of_its_connection(self) -> bool:
         """False where a proxy speaks for another client: the log names that one, and memory knows of no clients."""
-        return not self.access_log or self.scope["client"] == self.transport.get_extra_info("peername")
+        return not self.access_log or self.scope["client"] == self.client
 
 
 class _Recorder:

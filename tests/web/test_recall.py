@@ -71,6 +71,15 @@ async def exchange(app: App, *pieces: bytes, answers: int) -> list[bytes]:
         return found
 
 
+async def arrived(writer: asyncio.StreamWriter) -> None:
+    """Return when the server has read what was written: it answers who came later, and asks no application for that."""
+    reader, other = await asyncio.open_connection(*writer.get_extra_info("peername")[:2])
+    other.write(b"no request\r\n\r\n")
+    assert (await reader.read()).startswith(b"HTTP/1.1 400")
+    other.close()
+    await other.wait_closed()
+
+
 async def read_one(reader: asyncio.StreamReader, *, is_head: bool = False) -> bytes:
     head = await reader.readuntil(b"\r\n\r\n")
     length = re.search(rb"content-length: (\d+)", head)
@@ -220,7 +229,8 @@ def test_a_request_in_pieces_is_asked() -> None:
             await read_one(reader)
             # The second half begins with what looks like a request of its own.
             writer.write(b"GET / HTTP/1.1\r\nHost: index.test\r\nX: ")
-            await writer.drain()
+            # To yield is not enough: what is written meanwhile would arrive together with it.
+            await arrived(writer)
             writer.write(GET)
             return await read_one(reader)
 
@@ -231,11 +241,12 @@ def test_an_answer_from_memory_waits_for_the_one_before() -> None:
     """Two requests in flight: the second is known, the first is slow."""
 
     async def run() -> list[bytes]:
-        going = asyncio.Event()
+        has_begun, going = asyncio.Event(), asyncio.Event()
 
         class Slow(App):
             async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
                 if scope["path"] == "/slow":
+                    has_begun.set()
                     await going.wait()
                     self.size = 7
                 await super().__call__(scope, receive, send)
@@ -245,9 +256,9 @@ def test_an_answer_from_memory_waits_for_the_one_before() -> None:
             writer.write(GET)
             known = await read_one(reader)
             writer.write(request("GET", "/slow"))
-            await writer.drain()
+            await has_begun.wait()
             writer.write(GET)
-            await writer.drain()
+            await arrived(writer)
             going.set()
             return [known, await read_one(reader), await read_one(reader)]
 
