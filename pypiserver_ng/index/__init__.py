@@ -132,9 +132,9 @@ class Index:
             is_small = await self.change(self._tree.list_names) < _MANY_FILES
             if is_small:
                 await self.change(self._tree.scan)
-        except Failure as fault:
+        except (Failure, OSError) as fault:
             # What is known can be answered; the watcher tries again.
-            _log.error("what changed in the package directories cannot be recorded: %s", fault.message)
+            _log.error("what changed in the package directories cannot be recorded: %s", fault)
             return True
         finally:
             self._surveyed.set()

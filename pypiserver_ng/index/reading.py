@@ -50,7 +50,7 @@ class Reader:
     def forget_all_but(self, unread: Iterable[Known]) -> None:
         """Drop what was remembered of files that are read or gone; `unread` is every file that is neither."""
         ids = {known.id for known in unread}
-        self._pending = {number: due for number, due in self._pending.items() if number in ids}
+        self._pending = {number: due for number, due in list(self._pending.items()) if number in ids}
 
     def read(self, known: Known) -> Contents | None:
         """What the bytes tell, or None while the file is not whole, changes under our eyes, or is gone."""
