@@ -347,6 +347,10 @@ def test_the_log_names_whom_a_trusted_proxy_speaks_for(serve: Serve, packages: P
     make_wheel(packages, "demo", "1.0")
     server = serve(*OPEN, "-v", "--trusted-proxy", "127.0.0.1")
     asked = PAGE[:-2] + b"X-Forwarded-For: 192.0.2.7\r\n\r\n"
+    # Whoever says so without being trusted must not teach it the answer.
+    with socket.create_connection(Wire(server.url).address, source_address=("127.0.0.9", 0)) as stranger:
+        stranger.sendall(asked)
+        assert read_answer(stranger).status == 200
     with connected(server) as connection:
         for _ in range(5):
             connection.sendall(asked)
