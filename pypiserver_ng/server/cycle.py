@@ -49,16 +49,12 @@ class Cycle(RequestResponseCycle):
         None where it takes nothing now, or something has to go before: then the body goes on by its messages, which
         wait for the client.
         """
-        transport = self.transport
         may_go = self.response_started and not (self.response_complete or self.chunked_encoding or self.disconnected)
-        if not may_go or self.scope["method"] == "HEAD" or transport.is_closing() or transport.get_write_buffer_size():
+        if not may_go or self.scope["method"] == "HEAD" or self.transport.is_closing():
             return
         count = min(message["count"], self.expected_content_length)
-        with contextlib.suppress(OSError):
-            # The socket never waits; a connection that broke is for the transport to find out.
-            descriptor = transport.get_extra_info("socket").fileno()
-            message["sent"] = os.sendfile(descriptor, message["file"], message["offset"], count)
-            self.expected_content_length -= message["sent"]
+        message["sent"] = send_at_once(self.transport, message["file"], message["offset"], count)
+        self.expected_content_length -= message["sent"]
 
     async def _send_start(self, message: Any) -> None:
         if self.waiting_for_100_continue:
@@ -79,6 +75,16 @@ class Cycle(RequestResponseCycle):
         if self.more_body and not self.keep_alive:
             # uvicorn would close at once, in the middle of the body.
             self.keep_alive, self.ends_connection = True, True
+
+
+def send_at_once(transport: asyncio.Transport, file: int, offset: int, count: int) -> int:
+    """How many bytes of an open file the system sent by itself; none where it takes nothing now."""
+    # What the transport still holds has to go first.
+    if not transport.get_write_buffer_size():
+        with contextlib.suppress(OSError):
+            # The socket never waits; a connection that broke is for the transport to find out.
+            return os.sendfile(transport.get_extra_info("socket").fileno(), file, offset, count)
+    return 0
 
 
 class _FirstLine:

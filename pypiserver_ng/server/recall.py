@@ -5,14 +5,12 @@ path, and so does every connection with TLS, or on which a client asked for anot
 """
 
 import asyncio
-import contextlib
-import os
 from typing import Any
 
 from uvicorn.protocols.utils import get_path_with_query_string
 
-from pypiserver_ng.server.answers import Answer, Answers, Holds, Line, encode, is_whole_request
-from pypiserver_ng.server.cycle import Cycle
+from pypiserver_ng.server.answers import LONGEST_REQUEST, Answer, Answers, Holds, Line, encode, is_whole_request
+from pypiserver_ng.server.cycle import Cycle, send_at_once
 from pypiserver_ng.server.protocol import Protocol
 
 
@@ -25,17 +23,16 @@ class RecallingProtocol(Protocol):
         self._find = answers.find
         self._cells = self._counting.cells
         self._is_plain = False
-        self._descriptor = -1
         #: Requests that began in what was received last.
         self._begun = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._is_plain = self.scheme == "http"
-        self._descriptor = transport.get_extra_info("socket").fileno()
 
     def data_received(self, data: bytes) -> None:
-        answer = self._find(data)
+        # Pieces of a large body are not looked up: that reads all of their bytes.
+        answer = self._find(data) if len(data) <= LONGEST_REQUEST else None
         if answer is not None and self._is_plain and self.is_idle() and self._repeat(answer, data):
             return
         is_candidate = self._is_plain and is_whole_request(data) and self.is_idle()
@@ -71,22 +68,14 @@ class RecallingProtocol(Protocol):
         if answer.file < 0:
             self.transport.write(answer.content)
         else:
-            self._send_file(answer)
+            sent = send_at_once(self.transport, answer.file, 0, answer.size)
+            if sent < answer.size:
+                self.transport.write(answer.rest(sent))
         self._answered = self.loop.time()
         if self._head_began is not None:
             # The first request of its connection.
             self._head_began, self._is_between = None, True
         return True
-
-    def _send_file(self, answer: Answer) -> None:
-        sent = 0
-        # What the transport still holds has to go first.
-        if not self.transport.get_write_buffer_size():
-            with contextlib.suppress(OSError):
-                # The descriptor never waits; a connection that broke is for the transport to find out.
-                sent = os.sendfile(self._descriptor, answer.file, 0, answer.size)
-        if sent < answer.size:
-            self.transport.write(answer.rest(sent))
 
     def _log(self, line: Line) -> None:
         client = ":".join(map(str, self.client or ()))
