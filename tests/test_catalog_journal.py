@@ -18,6 +18,7 @@ from pypiserver_ng.catalog import Catalog, Contents, Presence
 from pypiserver_ng.errors import Invalid
 from pypiserver_ng.filenames import parse_found
 from pypiserver_ng.model import Digests, NormalizedName, Status
+from tests.tools.catalogs import add_upload, tombstone
 
 DEMO = NormalizedName("demo")
 CONTENTS = Contents(Digests("a" * 64, "b" * 32, "c" * 64))
@@ -43,7 +44,7 @@ def presence(filename: str, **changes: Any) -> Presence:
 def fill(catalog: Catalog) -> None:
     """One of everything that only the catalog knows."""
     for filename in ("demo-1.0.tar.gz", "demo-2.0.tar.gz", "old-1.0.tar.gz"):
-        catalog.add_upload(presence(filename), CONTENTS, "alice", provenance=PROVENANCE)
+        add_upload(catalog, presence(filename), CONTENTS, "alice", provenance=PROVENANCE)
     catalog.yank(DEMO, "1.0", "broken", "bob")
     catalog.yank(DEMO, "2.0", None, None)
     catalog.unyank(DEMO, "2.0", None)
@@ -71,7 +72,7 @@ def assert_known(catalog: Catalog) -> None:
     assert {file.upload_time.timestamp() for file in files} == {MTIME // 1000 / 10**6}
     assert {file.has_provenance for file in files} == {True}
     assert catalog.provenance("demo-1.0.tar.gz", "a" * 64) == PROVENANCE
-    assert catalog.tombstone("old-1.0.tar.gz") == "a" * 64
+    assert tombstone(catalog, "old-1.0.tar.gz") == "a" * 64
     assert catalog.status(NormalizedName("evil")) == (Status.QUARANTINED, None)
 
 

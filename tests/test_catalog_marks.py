@@ -13,6 +13,7 @@ from pypiserver_ng.catalog import Catalog, Contents, Presence, schema
 from pypiserver_ng.errors import Denied, Invalid, NotFound
 from pypiserver_ng.filenames import parse_found
 from pypiserver_ng.model import Digests, File, NormalizedName, Status
+from tests.tools.catalogs import add_upload, tombstone
 
 DEMO = NormalizedName("demo")
 CONTENTS = Contents(Digests("a" * 64, "b" * 32, "c" * 64))
@@ -34,7 +35,7 @@ def presence(filename: str) -> Presence:
 
 def add(catalog: Catalog, *filenames: str) -> None:
     for filename in filenames:
-        catalog.add_upload(presence(filename), CONTENTS, "alice")
+        add_upload(catalog, presence(filename), CONTENTS, "alice")
 
 
 def read_files(catalog: Catalog, name: NormalizedName = DEMO) -> list[File]:
@@ -95,12 +96,12 @@ def test_only_what_was_meant_is_removed(catalog: Catalog) -> None:
     """Not what another upload put in its place meanwhile."""
     add(catalog, "demo-1.0.tar.gz")
     meant = read_files(catalog)
-    catalog.add_upload(
-        presence("demo-1.0.tar.gz"), Contents(Digests("d" * 64, "e" * 32, "f" * 64)), None, overwrite=True
+    add_upload(
+        catalog, presence("demo-1.0.tar.gz"), Contents(Digests("d" * 64, "e" * 32, "f" * 64)), None, overwrite=True
     )
     catalog.remove(meant, None)
     assert [file.digests.sha256 for file in read_files(catalog)] == ["d" * 64]
-    assert (catalog.doomed(), catalog.tombstone("demo-1.0.tar.gz")) == ([], None)
+    assert (catalog.doomed(), tombstone(catalog, "demo-1.0.tar.gz")) == ([], None)
 
 
 def test_a_yank_may_be_taken_back_when_no_file_is_left(catalog: Catalog) -> None:
@@ -183,11 +184,11 @@ def test_a_quarantined_project_is_not_found(catalog: Catalog) -> None:
 def test_provenance_is_of_exact_bytes(catalog: Catalog) -> None:
     """Other bytes under the name have none."""
     found = presence("demo-1.0.tar.gz")
-    catalog.add_upload(found, CONTENTS, None, provenance=PROVENANCE)
+    add_upload(catalog, found, CONTENTS, None, provenance=PROVENANCE)
     assert [file.has_provenance for file in read_files(catalog)] == [True]
     assert catalog.provenance("demo-1.0.tar.gz", "a" * 64) == PROVENANCE
     other = Contents(Digests("d" * 64, "e" * 32, "f" * 64))
-    catalog.add_upload(found, other, None, overwrite=True)
+    add_upload(catalog, found, other, None, overwrite=True)
     assert [file.has_provenance for file in read_files(catalog)] == [False]
     assert catalog.provenance("demo-1.0.tar.gz", "d" * 64) is None
 
@@ -202,7 +203,7 @@ def test_provenance_may_come_with_the_same_bytes_again(catalog: Catalog) -> None
 
 def test_provenance_goes_with_its_file(catalog: Catalog) -> None:
     """The same bytes that come again without attestations have none."""
-    catalog.add_upload(presence("demo-1.0.tar.gz"), CONTENTS, None, provenance=PROVENANCE)
+    add_upload(catalog, presence("demo-1.0.tar.gz"), CONTENTS, None, provenance=PROVENANCE)
     catalog.remove(read_files(catalog), None)
     add(catalog, "demo-1.0.tar.gz")
     assert [file.has_provenance for file in read_files(catalog)] == [False]
@@ -266,7 +267,7 @@ def test_a_catalog_of_schema_2_keeps_its_marks_without_its_database(tmp_path: Pa
         assert read_yanks(catalog) == {"demo-1.0.tar.gz": "broken"}
         assert catalog.status(DEMO) == (Status.ARCHIVED, "old")
         assert catalog.provenance("demo-1.0.tar.gz", "aa") == PROVENANCE
-        assert catalog.tombstone("demo-0.1.tar.gz") == "dd"
+        assert tombstone(catalog, "demo-0.1.tar.gz") == "dd"
     finally:
         catalog.close()
 
@@ -281,7 +282,7 @@ def test_an_older_catalog_is_brought_to_todays_schema(tmp_path: Path, script: st
     try:
         (file,) = read_files(catalog)
         assert (file.id, file.display_name, file.digests.sha256) == (5, "Demo", "aa")
-        assert (catalog.serial(), catalog.shared.value, catalog.tombstone("demo-0.1.tar.gz")) == (7, 7, "dd")
+        assert (catalog.serial(), catalog.shared.value, tombstone(catalog, "demo-0.1.tar.gz")) == (7, 7, "dd")
         catalog.yank(DEMO, "1.0", None, None)
         with catalog._database.reading() as connection:
             assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []

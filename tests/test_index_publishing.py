@@ -16,6 +16,7 @@ from pypiserver_ng.index import publishing
 from pypiserver_ng.index.publishing import Arrival, Publisher
 from pypiserver_ng.model import Digests, NormalizedName, Status
 from pypiserver_ng.storage import lock
+from tests.tools.catalogs import add_upload
 from tests.tools.distributions import Distribution, build_wheel
 from tests.tools.house import IMPOSTOR, NEWER, WHEEL, House, eventually, hash_of, opened, read, run
 
@@ -95,7 +96,7 @@ def bury(house: House, built: Distribution) -> None:
     """As if it had been uploaded and deleted by another process."""
     parsed = parse_upload(built.filename)
     found = Presence(str(house.roots[0]), built.filename, parsed, len(built.content), 10**18)
-    house.catalog.add_upload(found, Contents(Digests(built.sha256, "", "")), None)
+    add_upload(house.catalog, found, Contents(Digests(built.sha256, "", "")), None)
     known = [one.file for one in house.catalog.project_rows(parsed.name).known if one.file]
     house.catalog.remove(known, None)
     house.catalog.finish_removal(house.catalog.doomed(), [], None)

@@ -54,7 +54,7 @@ from pypiserver_ng.catalog.rows import (
     read_values,
     to_known,
 )
-from pypiserver_ng.catalog.schema import doomed, files, mounts, projects, provenances, tombstones, uploads, yanks
+from pypiserver_ng.catalog.schema import doomed, files, mounts, projects, provenances, uploads, yanks
 from pypiserver_ng.errors import Failure, NotFound
 from pypiserver_ng.filenames import release_key
 from pypiserver_ng.model import File, Found, NormalizedName, ParsedFilename, Status
@@ -120,9 +120,6 @@ class Catalog:
             known = [to_known(row, marks, texts.setdefault) for row in connection.execute(query)]
             return Rows(serial, status, reason, known)
 
-    def files_named(self, filename: str) -> list[Known]:
-        return self._known(files.c.filename == filename)
-
     def uploads(self) -> dict[str, set[str]]:
         """Every filename that was ever uploaded to the digests of the bytes that were."""
         digests: dict[str, set[str]] = {}
@@ -170,7 +167,7 @@ class Catalog:
 
     def metadata_digests(self) -> set[str]:
         """The sha256 of every core metadata that a file refers to."""
-        query = select(files.c.metadata_sha256).where(files.c.metadata_sha256.is_not(None)).distinct()
+        query = select(files.c.metadata_sha256).where(files.c.metadata_sha256.is_not(None))
         with self._reading() as connection:
             return set(connection.scalars(query))
 
@@ -178,11 +175,6 @@ class Catalog:
         """What is known of an upload's project and filename, as it was at one moment."""
         with self._reading() as connection:
             return look_out(connection, name, filename)
-
-    def tombstone(self, filename: str) -> str | None:
-        """The sha256 that a deleted name had."""
-        with self._reading() as connection:
-            return connection.scalar(select(tombstones.c.sha256).where(tombstones.c.filename == filename))
 
     def provenance(self, filename: str, sha256: str) -> bytes | None:
         """The provenance object of exactly these bytes under this name."""
@@ -238,20 +230,6 @@ class Catalog:
             change.connection.execute(delete(mounts))
             if rows := [{"path": path} for path in paths]:
                 change.connection.execute(insert(mounts), rows)
-
-    def add_upload(
-        self,
-        presence: Presence,
-        contents: Contents,
-        user: str | None,
-        *,
-        overwrite: bool = False,
-        provenance: bytes | None = None,
-    ) -> None:
-        """As `add_uploads`, for one. Raises why it is refused."""
-        (refusal,) = self.add_uploads([Arrival(presence, contents, user, provenance)], overwrite=overwrite)
-        if refusal is not None:
-            raise refusal
 
     def add_uploads(self, arrivals: Sequence[Arrival], *, overwrite: bool = False) -> list[Failure | None]:
         """Record files that were just published, in one transaction; for each in its turn why it is refused, or None.

@@ -433,11 +433,8 @@ class Index:
     # Changes
 
     def new_scratch(self) -> Scratch:
-        """Blocking. Raises NoSpace, Unavailable."""
-        try:
-            return self._directory.new_scratch()
-        except OSError as fault:
-            raise translate_os_error(fault) from fault
+        """For the bytes of an upload; nothing is on the disk before somebody writes."""
+        return self._directory.new_scratch()
 
     async def add(self, upload: Upload, scratch: Scratch, identity: Identity) -> None:
         """Check and publish an upload; when this returns, every answer has it. See `Intake.add`."""

@@ -29,7 +29,7 @@ from pypiserver_ng.index.turns import run_each
 from pypiserver_ng.model import NormalizedName, ParsedFilename, UpstreamFile
 from pypiserver_ng.policy import Decision, Origin
 from pypiserver_ng.policy.advisories import read_version
-from pypiserver_ng.storage import Exists, Scratch, hash_stream, translate_os_error
+from pypiserver_ng.storage import Exists, Scratch, translate_os_error
 
 _CHUNK = 1 << 20
 #: Files, and pages, that are asked for at one time.
@@ -168,28 +168,19 @@ class Bringer:
 
     def _is_here(self, parsed: ParsedFilename, wanted: Wanted) -> bool:
         """Whether the bytes are here under their name. Raises Conflict and Denied where they may not come."""
-        status, reason = self._store.catalog.status(parsed.name)
-        if not status.takes_uploads:
-            raise closed_denial(parsed.name, status, reason)
-        for known in self._store.catalog.files_named(parsed.filename):
-            here = self._hash(known.presence)
+        outlook = self._store.catalog.outlook(parsed.name, parsed.filename)
+        if not outlook.status.takes_uploads:
+            raise closed_denial(parsed.name, outlook.status, outlook.status_reason)
+        for known in outlook.known:
+            here = self._store.directory.hash(known.presence.root, known.presence.path)
             if here is None:
                 continue
             if here != wanted.hashes.get("sha256", here):
                 raise Conflict(f"other bytes are here under this name (sha256 {here}): delete them first")
             return True
-        buried = self._store.catalog.tombstone(parsed.filename)
-        if buried is not None and buried != wanted.hashes.get("sha256", buried):
+        if outlook.buried is not None and outlook.buried != wanted.hashes.get("sha256", outlook.buried):
             raise buried_conflict(parsed.filename)
         return False
-
-    def _hash(self, presence: Presence) -> str | None:
-        try:
-            fd = self._store.directory.open(presence.root, presence.path)
-        except OSError:
-            return None
-        with open(fd, "rb", buffering=0) as stream:  # noqa: PTH123 - a descriptor, not a path
-            return hash_stream(stream).sha256
 
     async def _find(self, wanted: Wanted, decision: Decision) -> tuple[Source, UpstreamFile]:
         """As its upstream lists it now, else as it did once. Raises NotFound, Denied, UpstreamFailed."""
@@ -232,7 +223,7 @@ class Bringer:
             size = await self._read(opened, check.update, progress)
             check.finish()
             return None if isinstance(opened, OpenFile) else size
-        scratch = await self._threads.run(self._store.directory.new_scratch)
+        scratch = self._store.directory.new_scratch()
         try:
             check = _Check(item.wanted)
 
@@ -275,8 +266,7 @@ class Bringer:
             try:
                 seen = store.directory.publish(scratch, parsed.filename, overwrite=False)
             except Exists:
-                presence = Presence(store.directory.roots[0], parsed.filename, parsed, 0, 0)
-                if self._hash(presence) != sha256:
+                if store.directory.hash(store.directory.roots[0], parsed.filename) != sha256:
                     raise Conflict("other bytes are here under this name: move them away first") from None
                 return False
             try:

@@ -68,7 +68,7 @@ class Intake:
         if self._overwrite:
             return False
         for known in outlook.known:
-            here = self._publisher.hash(known.presence.root, known.presence.path)
+            here = self._directory.hash(known.presence.root, known.presence.path)
             if here is not None:
                 expect_same(filename, here, sha256)
                 return True

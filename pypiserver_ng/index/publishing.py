@@ -18,7 +18,7 @@ from pypiserver_ng.catalog import Contents, Presence
 from pypiserver_ng.errors import Conflict, Failure
 from pypiserver_ng.index.store import Store
 from pypiserver_ng.model import ParsedFilename
-from pypiserver_ng.storage import Exists, Scratch, Seen, hash_stream
+from pypiserver_ng.storage import Exists, Scratch, Seen
 
 _log = logging.getLogger(__name__)
 
@@ -151,17 +151,8 @@ class Publisher:
             if self._directory.is_taken(filename):
                 raise Conflict(f"File already exists: {filename} is here, no file; its owner has to move it away")
             return None
-        expect_same(filename, self.hash(root, filename), arrival.contents.digests.sha256)
+        expect_same(filename, self._directory.hash(root, filename), arrival.contents.digests.sha256)
         return seen
-
-    def hash(self, root: str, path: str) -> str | None:
-        """The sha256 of a file that lies in a package directory, or None where it cannot be read."""
-        try:
-            fd = self._directory.open(root, path)
-        except OSError:
-            return None
-        with open(fd, "rb", buffering=0) as stream:  # noqa: PTH123 - a descriptor, not a path
-            return hash_stream(stream).sha256
 
     def _record(self, named: Sequence[Arrival]) -> None:
         rows = [_to_row(arrival) for arrival in named]

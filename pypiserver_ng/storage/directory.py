@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pypiserver_ng.errors import Failure, NoSpace, Unavailable
-from pypiserver_ng.storage.scratch import Scratch, kept_from_sweeps, sweep_scratch
+from pypiserver_ng.storage.scratch import Scratch, hash_stream, kept_from_sweeps, sweep_scratch
 
 _log = logging.getLogger(__name__)
 
@@ -179,6 +179,15 @@ class Directory:
             os.close(fd)
             raise FileNotFoundError(errno.ENOENT, "not a regular file", path)
         return fd
+
+    def hash(self, root: str, path: str) -> str | None:
+        """The sha256 of a file, or None where it cannot be opened. Raises OSError."""
+        try:
+            fd = self.open(root, path)
+        except OSError:
+            return None
+        with open(fd, "rb", buffering=0) as stream:  # noqa: PTH123 - a descriptor, not a path
+            return hash_stream(stream).sha256
 
     def new_scratch(self) -> Scratch:
         return Scratch(self._scratch)

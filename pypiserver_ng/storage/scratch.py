@@ -64,17 +64,13 @@ class Scratch:
         self._held: list[bytes | bytearray] = []
         self._fd = -1
         self._path: Path | None = None
-        self._is_discarded = False
+        self.is_discarded = False
 
     @property
     def path(self) -> Path:
         """Where the file lies, once it does."""
         assert self._path is not None
         return self._path
-
-    @property
-    def is_discarded(self) -> bool:
-        return self._is_discarded
 
     def hold(self, block: bytes | bytearray) -> None:
         """Keep a block in memory, to be written later by who needs the file. Does not block."""
@@ -86,7 +82,7 @@ class Scratch:
 
     def descriptor(self) -> int:
         """The open file with all its bytes, for who holds the lock. Raises OSError, also after it was discarded."""
-        if self._is_discarded:
+        if self.is_discarded:
             raise OSError(errno.EBADF, "the upload was given up")
         if self._fd < 0:
             self._path, self._fd = _create_locked(self._directory)
@@ -110,7 +106,7 @@ class Scratch:
     def discard(self) -> None:
         """Remove the file; harmless when it was published or discarded before."""
         with self.lock:
-            self._is_discarded = True
+            self.is_discarded = True
             self._held.clear()
             if self._fd >= 0:
                 with contextlib.suppress(FileNotFoundError):

@@ -64,7 +64,7 @@ async def read_form(
 ) -> None:
     """Fill `form` from the request's body; `most` is the file's size limit in bytes.
 
-    Raises Invalid, TooLarge, ClientLeft, and what `new_scratch` and writing raise.
+    Raises Invalid, TooLarge, ClientLeft, and what writing raises.
     """
     kind, options = parse_options_header(content_type)
     if kind == b"application/x-www-form-urlencoded":
