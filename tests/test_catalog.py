@@ -232,6 +232,18 @@ def test_more_files_than_a_statement_takes(catalog: Catalog) -> None:
     assert [change for change in catalog.changes_since(0) if change.files] == []
 
 
+def test_changes_do_not_wait_for_who_reads_everything(catalog: Catalog) -> None:
+    """Who goes through all metadata holds nobody up, and misses none that was there before."""
+    paths = [f"demo-{number}-py3-none-any.whl" for number in range(4500)]
+    arrivals = [Arrival(presence(path), replace(CONTENTS, metadata_sha256=path), None) for path in paths]
+    assert set(catalog.add_uploads(arrivals)) == {None}
+    digests = catalog.metadata_digests()
+    first = next(digests)
+    catalog.yank(DEMO, "4499", None, None)
+    catalog.remove([file for file in read_files(catalog) if file.version == "4499"], None)
+    assert {first, *digests} == set(paths[:-1])
+
+
 # Searching.
 
 SEARCHES: tuple[tuple[list[str], list[str]], ...] = (

@@ -1,6 +1,7 @@
 """Where there is much: what is answered before all of it was looked at, and that nothing of it goes upstream."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from pypiserver_ng.index.pagecache import Entry, PageCache
 from pypiserver_ng.index.tree import Tree
 from pypiserver_ng.model import NormalizedName, Project
 from pypiserver_ng.policy import Origin, Policy
-from pypiserver_ng.storage import Directory, SharedLock
+from pypiserver_ng.storage import Directory, MetadataStore, SharedLock
 from tests.tools.distributions import build_wheel
 from tests.tools.house import DEMO, NEWER, SDIST, WHEEL, House, eventually, listed, opened, run
 
@@ -203,3 +204,28 @@ def test_memory_is_bounded_by_bytes() -> None:
     make("large", 100)
     assert cache.get(NormalizedName("large"), 1) is not None
     assert cache.get(NormalizedName("small3"), 1) is None
+
+
+def test_metadata_that_no_file_refers_to_are_swept(packages: Path) -> None:
+    """Once everything was read, and what is in use stays."""
+
+    async def scenario() -> None:
+        store = MetadataStore(packages / ".state" / "metadata")
+        left = store.put(b"of a file that was deleted")
+        path = packages / ".state" / "metadata" / left[:2] / left
+        os.utime(path, (1, 1))
+        WHEEL.write(packages)
+        async with opened(packages) as house:
+            await eventually(lambda: asyncio.sleep(0, not path.exists()))
+            (file,) = await house.files()
+            assert file.metadata_sha256 is not None
+            assert store.get(file.metadata_sha256) is not None
+            os.utime(path.parent.parent / file.metadata_sha256[:2] / file.metadata_sha256, (1, 1))
+        OTHERS[0].write(packages)
+        store.put(b"of a file that was deleted")
+        os.utime(path, (1, 1))
+        async with opened(packages) as house:
+            await eventually(lambda: asyncio.sleep(0, not path.exists()))
+            assert store.get(file.metadata_sha256) is not None
+
+    run(scenario())

@@ -4,7 +4,7 @@ Every write bumps the serial of the projects it touches in its own transaction, 
 the commit. The catalog never touches the files themselves.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +24,7 @@ from pypiserver_ng.catalog.arrivals import (
 from pypiserver_ng.catalog.database import Database, read_serial
 from pypiserver_ng.catalog.events import ATTEST, DELETE, STATUS, UNYANK, YANK
 from pypiserver_ng.catalog.queries import (
+    METADATA_AFTER,
     batches,
     count_files,
     describe_read,
@@ -165,11 +166,17 @@ class Catalog:
         with self._reading() as connection:
             return set(connection.scalars(select(mounts.c.path)))
 
-    def metadata_digests(self) -> set[str]:
-        """The sha256 of every core metadata that a file refers to."""
-        query = select(files.c.metadata_sha256).where(files.c.metadata_sha256.is_not(None))
+    def metadata_digests(self) -> Iterator[str]:
+        """The sha256 of every core metadata that a file refers to, as it was when its part was read."""
+        last = 0
+        while rows := self._read_part(last):
+            last = rows[-1][0]
+            yield from (digest for _, digest in rows if digest is not None)
+
+    def _read_part(self, last: int) -> Sequence[Any]:
+        # Nothing can be committed while somebody reads: whoever reads everything does it in parts.
         with self._reading() as connection:
-            return set(connection.scalars(query))
+            return METADATA_AFTER.rows(connection, last=last)
 
     def outlook(self, name: NormalizedName, filename: str) -> Outlook:
         """What is known of an upload's project and filename, as it was at one moment."""

@@ -4,10 +4,11 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Update, bindparam, func, select, true, update
+from sqlalchemy import ColumnElement, Connection, Update, bindparam, func, literal_column, select, true, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from pypiserver_ng.catalog.database import Transaction
+from pypiserver_ng.catalog.prepared import Prepared
 from pypiserver_ng.catalog.rows import READ, Contents, Known, Marks, Presence
 from pypiserver_ng.catalog.schema import files, projects, provenances, uploads, yanks
 from pypiserver_ng.errors import NotFound
@@ -17,6 +18,16 @@ from pypiserver_ng.model import NormalizedName, Status
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+
+#: Rows that are read at one go, in about two milliseconds.
+_PART = 2000
+#: The next rows after an id, and the core metadata that they refer to.
+METADATA_AFTER = Prepared(
+    select(files.c.id, files.c.metadata_sha256)
+    .where(files.c.id > bindparam("last"))
+    .order_by(files.c.id)
+    .limit(literal_column(str(_PART)))
+)
 
 
 def read_project(connection: Connection, name: NormalizedName) -> tuple[int, Status, str | None]:

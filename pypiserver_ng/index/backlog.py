@@ -5,10 +5,11 @@ Reading has threads of its own: it may take long, and questions must not wait be
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
+from zlib import crc32
 
 from pypiserver_ng.catalog import Known
 from pypiserver_ng.errors import Failure
@@ -32,8 +33,31 @@ _FEW = 32
 _PENDING_SECONDS = 0.3
 #: How often a process that does not read in the background asks whether the one that does is gone.
 _SEAT_SECONDS = 1.0
+#: 8 MiB.
+_KEPT_BITS = 26
 #: How long to wait after a fault of the disk or of the catalog.
 _FAULT_SECONDS = 2.0
+
+
+class _Kept:
+    """Names that are in use, in one bit each, because there may be very many.
+
+    One in seventy others is taken for one of a million. It stays too, which costs a few bytes of the disk.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._bits = bytearray(1 << (_KEPT_BITS - 3))
+        for name in names:
+            number = self._place(name)
+            self._bits[number >> 3] |= 1 << (number & 7)
+
+    def __contains__(self, name: object) -> bool:
+        number = self._place(str(name))
+        return bool(self._bits[number >> 3] & 1 << (number & 7))
+
+    @staticmethod
+    def _place(name: str) -> int:
+        return crc32(name.encode()) >> (32 - _KEPT_BITS)
 
 
 class Backlog:
@@ -116,7 +140,7 @@ class Backlog:
         if not self._swept:
             # Once everything is read, what no file refers to is left over from deletions.
             self._swept = True
-            self._metadata.sweep(self._catalog.metadata_digests())
+            self._metadata.sweep(_Kept(self._catalog.metadata_digests()))
         return None
 
     async def _read_together(self, files: Sequence[Known], threads: ThreadPoolExecutor) -> bool:
