@@ -3,8 +3,8 @@
 import asyncio
 import errno
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from pypiserver_ng.catalog import Contents, Presence
 from pypiserver_ng.errors import Conflict, Denied, Unavailable
 from pypiserver_ng.filenames import parse_upload
 from pypiserver_ng.index import publishing
-from pypiserver_ng.index.publishing import Arrival, Publisher
+from pypiserver_ng.index.publishing import Publisher, Waiting
 from pypiserver_ng.model import Digests, NormalizedName, Status
 from pypiserver_ng.storage import lock
 from tests.tools.catalogs import add_upload
@@ -107,7 +107,7 @@ def test_one_that_no_database_takes_costs_itself_only(packages: Path) -> None:
 
     async def scenario() -> None:
         async with opened(packages) as house:
-            strange = make_arrival(house, WHEELS[0], summary="\ud800")
+            strange = make_waiting(house, WHEELS[0], summary="\ud800")
             async with waiting(house, WHEELS[1:]) as outcomes:
                 publisher_of(house)._waiting.append(strange)
             assert await outcomes == [None] * 4
@@ -118,11 +118,11 @@ def test_one_that_no_database_takes_costs_itself_only(packages: Path) -> None:
     run(scenario())
 
 
-def make_arrival(house: House, built: Distribution, *, summary: str) -> Arrival:
+def make_waiting(house: House, built: Distribution, *, summary: str) -> Waiting:
     scratch = house.index.new_scratch()
     scratch.write(built.content)
     contents = Contents(scratch.digests(), summary=summary)
-    return Arrival(parse_upload(built.filename), contents, None, None, scratch)
+    return Waiting(parse_upload(built.filename), contents, None, None, scratch)
 
 
 @pytest.mark.parametrize("overwrite", (False, True), ids=("new", "replaced"))
@@ -190,12 +190,159 @@ def test_a_client_that_left_while_it_waited(packages: Path) -> None:
 
     async def scenario() -> None:
         async with opened(packages) as house:
-            gone = make_arrival(house, WHEELS[0], summary="")
+            gone = make_waiting(house, WHEELS[0], summary="")
             async with waiting(house, WHEELS[1:]) as outcomes:
                 publisher_of(house)._waiting.append(gone)
                 gone.scratch.discard()
             assert await outcomes == [None] * 4
             assert isinstance(gone.fault, OSError)
             assert house.left_over() == sorted(built.filename for built in WHEELS[1:])
+
+    run(scenario())
+
+
+class Ended(BaseException):
+    """As what ends a thread of the program."""
+
+
+class Refusing:
+    """A lock that this file system does not have."""
+
+    def __enter__(self) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    def __exit__(self, *_: object) -> None:
+        raise AssertionError
+
+
+def fail_with(fault: BaseException) -> Callable[[], None]:
+    def fail() -> None:
+        raise fault
+
+    return fail
+
+
+@pytest.mark.parametrize("overwrite", (False, True), ids=("new", "replaced"))
+@pytest.mark.parametrize("fault", (RuntimeError("odd"), Ended()), ids=("fault", "end"))
+def test_a_group_that_breaks_off_leaves_nothing(
+    packages: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool, fault: BaseException
+) -> None:
+    """Their names were given already: all are refused, and what they replaced is there again."""
+
+    async def scenario() -> None:
+        async with opened(packages, overwrite=overwrite) as house:
+            await house.add(WHEEL)
+            with monkeypatch.context() as patch:
+                patch.setattr(house.index._directory, "flush_names", fail_with(fault))
+                async with waiting(house, [IMPOSTOR, *WHEELS] if overwrite else WHEELS) as outcomes:
+                    pass
+                assert None not in await outcomes
+            assert house.left_over() == [WHEEL.filename]
+            assert (await read(house, WHEEL.filename))[1] == WHEEL.content
+            assert await house.projects() == ["demo"]
+            await house.add(WHEELS[0])
+
+    run(scenario())
+
+
+def test_who_is_told_that_it_failed_is_never_published(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where the tree cannot be locked, nor where the group of another upload of its name was ended."""
+
+    async def scenario() -> None:
+        async with opened(packages, overwrite=True) as house:
+            publisher = publisher_of(house)
+            with monkeypatch.context() as patch:
+                patch.setattr(publisher, "_lock", Refusing())
+                with pytest.raises(Unavailable):
+                    await house.add(WHEEL)
+            assert publisher._waiting == []
+            first = make_waiting(house, IMPOSTOR, summary="")
+            publisher._waiting.append(first)
+            with monkeypatch.context() as patch:
+                patch.setattr(house.index._directory, "flush_names", fail_with(Ended()))
+                with pytest.raises(Ended):
+                    await house.add(WHEEL)
+            assert publisher._waiting == []
+            assert isinstance(first.fault, OSError)
+            first.scratch.discard()
+            await house.add(WHEELS[0])
+            assert house.left_over() == [WHEELS[0].filename]
+
+    run(scenario())
+
+
+def test_whoever_publishes_for_others_goes_on_to_its_own(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What breaks off for an earlier upload of the same name is none of its business."""
+
+    async def scenario() -> None:
+        async with opened(packages) as house:
+            first = make_waiting(house, IMPOSTOR, summary="")
+            publisher_of(house)._waiting.append(first)
+            flush = house.index._directory.flush_names
+
+            def fail_once() -> None:
+                monkeypatch.setattr(house.index._directory, "flush_names", flush)
+                raise RuntimeError("odd")
+
+            monkeypatch.setattr(house.index._directory, "flush_names", fail_once)
+            await house.add(WHEEL)
+            assert isinstance(first.fault, RuntimeError)
+            first.scratch.discard()
+            assert house.left_over() == [WHEEL.filename]
+
+    run(scenario())
+
+
+def test_a_replacement_whose_traces_stay_is_a_success(
+    packages: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The new bytes have their name and row: that the old ones cannot be cleared away is for the log."""
+
+    async def scenario() -> None:
+        async with opened(packages, overwrite=True) as house:
+            await house.add(WHEEL)
+            keep_aside = house.index._directory.keep_aside
+
+            @contextmanager
+            def stick(filename: str) -> Iterator[Path | None]:
+                with keep_aside(filename) as kept:
+                    yield kept
+                fail()
+
+            monkeypatch.setattr(house.index._directory, "keep_aside", stick)
+            async with waiting(house, [IMPOSTOR, *WHEELS]) as outcomes:
+                pass
+            assert await outcomes == [None] * 6
+            assert (await read(house, WHEEL.filename))[1] == IMPOSTOR.content
+            assert caplog.text.count("cannot be cleared away") == 6
+
+    run(scenario())
+
+
+def test_nothing_is_flushed_for_what_is_here_already(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bytes came in another way meanwhile."""
+
+    async def scenario() -> None:
+        async with opened(packages) as house:
+            monkeypatch.setattr(house.index._directory, "flush_names", fail)
+            async with waiting(house, WHEELS[:2]) as outcomes:
+                for built in WHEELS[:2]:
+                    built.write(packages)
+            assert await outcomes == [None, None]
+            assert await house.projects() == ["demo0", "demo1"]
+
+    run(scenario())
+
+
+def test_what_was_here_already_survives_a_flush_that_fails(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused like the others, but its name is not the upload's doing."""
+
+    async def scenario() -> None:
+        async with opened(packages) as house:
+            monkeypatch.setattr(house.index._directory, "flush_names", fail)
+            async with waiting(house, WHEELS[:2]) as outcomes:
+                WHEELS[0].write(packages)
+            assert {type(outcome) for outcome in await outcomes} == {Unavailable}
+            assert house.left_over() == [WHEELS[0].filename]
 
     run(scenario())

@@ -10,7 +10,7 @@ from pypiserver_ng.attestations import AttestationVerifier
 from pypiserver_ng.catalog import Contents, Outlook, buried_conflict, closed_denial
 from pypiserver_ng.errors import Invalid
 from pypiserver_ng.filenames import is_same_version, parse_upload
-from pypiserver_ng.index.publishing import Arrival, Publisher, expect_same
+from pypiserver_ng.index.publishing import Publisher, Waiting, expect_same
 from pypiserver_ng.index.store import Store
 from pypiserver_ng.metadata import CoreMetadata, shorten_summary, validate_metadata
 from pypiserver_ng.model import Digests, Identity, Kind, ParsedFilename, Upload, normalize_name
@@ -61,7 +61,7 @@ class Intake:
         raw = self._inspector.inspect_upload(scratch.path, parsed)
         contents = self._describe(digests, parsed, validate_metadata(raw, parsed), raw)
         self._directory.flush(scratch)
-        self._publisher.publish(Arrival(parsed, contents, user, provenance, scratch))
+        self._publisher.publish(Waiting(parsed, contents, user, provenance, scratch))
 
     def _is_here(self, filename: str, sha256: str, outlook: Outlook) -> bool:
         """True when the same bytes already have this name. Raises Conflict when other bytes have or had it."""
