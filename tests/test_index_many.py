@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pypiserver_ng import index as room
 from pypiserver_ng.catalog import Catalog
 from pypiserver_ng.errors import NoSpace, Unavailable
-from pypiserver_ng.index import backlog, following, tree
+from pypiserver_ng.index import backlog, following, holdings, tree
 from pypiserver_ng.index.pagecache import Entry, PageCache
 from pypiserver_ng.index.tree import Tree
 from pypiserver_ng.model import NormalizedName, Project
@@ -27,7 +26,7 @@ ELSEWHERE = Policy(upstreams=["mirror.example"])
 @pytest.fixture
 def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is done for ten thousand files is done for three."""
-    monkeypatch.setattr(room, "_MANY_FILES", 3)
+    monkeypatch.setattr(holdings, "_MANY_FILES", 3)
     monkeypatch.setattr(tree, "_MOST_AT_ONCE", 2)
     monkeypatch.setattr(following, "_FEW", 2)
     monkeypatch.setattr(following, "_MOST_AT_ONCE", 2)
@@ -83,7 +82,7 @@ def test_names_alone_decide_at_a_first_start(packages: Path, scanning: threading
             scanning.set()
             await eventually(lambda: asyncio.sleep(0, not house.index._tree.unrecorded))
             await eventually(lambda: asyncio.sleep(0, house.index.known_counts() == (8, 9)))
-            assert len(house.catalog.prints()[str(packages)]) == 9
+            assert house.catalog.extent()[1] == 9
             assert await house.projects() == ["demo", *(f"other{number}" for number in range(7))]
 
     run(scenario())
@@ -170,7 +169,7 @@ def test_what_cannot_be_recorded_is_local(packages: Path, tmp_path: Path, monkey
 
 def test_who_waits_too_long_is_told_when_to_come_again(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading goes on meanwhile, several files at a time."""
-    monkeypatch.setattr(room, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(holdings, "_PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(backlog, "_FEW", 1)
     monkeypatch.setattr(backlog, "_BATCH", 2)
 
@@ -182,7 +181,7 @@ def test_who_waits_too_long_is_told_when_to_come_again(packages: Path, monkeypat
             with pytest.raises(Unavailable, match="are still being read") as refused:
                 await house.index.project(DEMO)
             assert refused.value.retry_after == 5
-            monkeypatch.setattr(room, "_PATIENCE_SECONDS", 60.0)
+            monkeypatch.setattr(holdings, "_PATIENCE_SECONDS", 60.0)
             assert await house.names() == [built.filename for built in versions]
 
     run(scenario())

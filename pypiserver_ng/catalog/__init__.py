@@ -4,6 +4,7 @@ Every write bumps the serial of the projects it touches in its own transaction, 
 the commit. The catalog never touches the files themselves.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -23,8 +24,11 @@ from pypiserver_ng.catalog.arrivals import (
 )
 from pypiserver_ng.catalog.database import Database, read_serial
 from pypiserver_ng.catalog.events import ATTEST, DELETE, STATUS, UNYANK, YANK
+from pypiserver_ng.catalog.prepared import Prepared
 from pypiserver_ng.catalog.queries import (
     METADATA_AFTER,
+    PLACES_AFTER,
+    STAMPS_AT,
     batches,
     count_files,
     describe_read,
@@ -35,7 +39,6 @@ from pypiserver_ng.catalog.queries import (
     list_versions,
     read_marks,
     read_project,
-    rows_at,
     touch,
     upsert_files,
     warn_of_changes,
@@ -51,7 +54,6 @@ from pypiserver_ng.catalog.rows import (
     Stamp,
     found_values,
     from_microseconds,
-    print_of,
     read_values,
     to_known,
 )
@@ -73,7 +75,6 @@ __all__ = [
     "Stamp",
     "buried_conflict",
     "closed_denial",
-    "print_of",
 ]
 
 
@@ -145,21 +146,27 @@ class Catalog:
     def unread(self, limit: int) -> list[Known]:
         return self._known(files.c.sha256.is_(None), limit=limit)
 
-    def prints(self) -> dict[str, dict[str, int]]:
-        """By root, the path of every row to the `print_of` its file: little, because there may be very many."""
-        prints: dict[str, dict[str, int]] = {}
-        query = select(files.c.root, files.c.path, files.c.size, files.c.mtime_ns)
+    def extent(self) -> tuple[int, int]:
+        """The highest id of a row, and how many rows there are."""
         with self._reading() as connection:
-            for root, path, size, mtime_ns in connection.execute(query):
-                prints.setdefault(root, {})[path] = print_of(size, mtime_ns)
-        return prints
+            last, count = connection.execute(_EXTENT).one()
+            return last or 0, count or 0
+
+    def places(self, last: int) -> Iterator[tuple[int, str, str]]:
+        """Id, root and path of every row up to an id, as it was when its part was read."""
+        return ((row[0], row[1], row[2]) for row in self._read_parts(PLACES_AFTER) if row[0] <= last)
 
     def stamps(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Stamp]:
         """Those of the (root, path) that have a row, to its id, size and mtime_ns."""
-        query = select(files.c.root, files.c.path, files.c.id, files.c.size, files.c.mtime_ns)
+        paths: dict[str, list[str]] = {}
+        for root, path in keys:
+            paths.setdefault(root, []).append(path)
         with self._reading() as connection:
-            found = (row for here in rows_at(keys) for row in connection.execute(query.where(here)))
-            return {(row[0], row[1]): (row[2], row[3], row[4]) for row in found}
+            return {
+                (root, row[0]): (row[1], row[2], row[3])
+                for root, below in paths.items()
+                for row in STAMPS_AT.rows(connection, root=root, paths=json.dumps(below))
+            }
 
     def mounts(self) -> set[str]:
         """Directories that were mounts when they were last looked at."""
@@ -168,15 +175,18 @@ class Catalog:
 
     def metadata_digests(self) -> Iterator[str]:
         """The sha256 of every core metadata that a file refers to, as it was when its part was read."""
-        last = 0
-        while rows := self._read_part(last):
-            last = rows[-1][0]
-            yield from (digest for _, digest in rows if digest is not None)
+        return (digest for _, digest in self._read_parts(METADATA_AFTER) if digest is not None)
 
-    def _read_part(self, last: int) -> Sequence[Any]:
+    def _read_parts(self, next_rows: Prepared) -> Iterator[Any]:
         # Nothing can be committed while somebody reads: whoever reads everything does it in parts.
+        last = 0
+        while rows := self._read_part(next_rows, last):
+            yield from rows
+            last = rows[-1][0]
+
+    def _read_part(self, next_rows: Prepared, last: int) -> Sequence[Any]:
         with self._reading() as connection:
-            return METADATA_AFTER.rows(connection, last=last)
+            return next_rows.rows(connection, last=last)
 
     def outlook(self, name: NormalizedName, filename: str) -> Outlook:
         """What is known of an upload's project and filename, as it was at one moment."""
@@ -346,4 +356,5 @@ class Catalog:
                     change.record(UNYANK, project, version=version, user=user)
 
 
+_EXTENT = select(select(func.max(files.c.id)).scalar_subquery(), select(func.sum(projects.c.files)).scalar_subquery())
 _SEARCH = select(files.c.project, files.c.display_name, files.c.version, files.c.summary, files.c.upload_time)

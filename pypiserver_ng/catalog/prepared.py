@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Executable, Row
+from sqlalchemy import Connection, CursorResult, Executable
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -21,7 +21,7 @@ class Prepared:
     def first(self, connection: Connection, **values: Any) -> Any:
         return self._run(connection, [values]).first()
 
-    def rows(self, connection: Connection, **values: Any) -> Sequence[Row[Any]]:
+    def rows(self, connection: Connection, **values: Any) -> Sequence[Any]:
         return self._run(connection, [values]).all()
 
     def scalar(self, connection: Connection, **values: Any) -> Any:

@@ -21,12 +21,22 @@ _T = TypeVar("_T")
 
 #: Rows that are read at one go, in about two milliseconds.
 _PART = 2000
-#: The next rows after an id, and the core metadata that they refer to.
-METADATA_AFTER = Prepared(
-    select(files.c.id, files.c.metadata_sha256)
-    .where(files.c.id > bindparam("last"))
-    .order_by(files.c.id)
-    .limit(literal_column(str(_PART)))
+
+
+def _select_after(*columns: ColumnElement[Any]) -> Prepared:
+    """The next rows after the id `last`."""
+    here = files.c.id > bindparam("last")
+    return Prepared(select(files.c.id, *columns).where(here).order_by(files.c.id).limit(literal_column(str(_PART))))
+
+
+METADATA_AFTER = _select_after(files.c.metadata_sha256)
+PLACES_AFTER = _select_after(files.c.root, files.c.path)
+#: `paths` is a list as JSON, so that the statement is the same for any number.
+STAMPS_AT = Prepared(
+    select(files.c.path, files.c.id, files.c.size, files.c.mtime_ns).where(
+        (files.c.root == bindparam("root"))
+        & files.c.path.in_(select(func.json_each(bindparam("paths")).table_valued("value").c.value))
+    )
 )
 
 

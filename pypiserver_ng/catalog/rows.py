@@ -96,11 +96,6 @@ NO_MARKS = Marks({}, ())
 _KINDS = {kind.value: kind for kind in Kind}
 
 
-def print_of(size: int, mtime_ns: int) -> int:
-    """Size and time of a file as one number; they are the same where it is."""
-    return size << 64 | mtime_ns
-
-
 def to_microseconds(moment: datetime) -> int:
     delta = moment - _EPOCH
     return (delta.days * 86400 + delta.seconds) * 10**6 + delta.microseconds

@@ -4,10 +4,12 @@ import contextlib
 import itertools
 import logging
 import os
+import re
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
-from pypiserver_ng.catalog import Catalog, Doomed, Presence, Stamp, print_of
+from pypiserver_ng.catalog import Catalog, Doomed, Presence, Stamp
 from pypiserver_ng.errors import Failure
 from pypiserver_ng.filenames import parse_found
 from pypiserver_ng.model import File, NormalizedName
@@ -15,10 +17,14 @@ from pypiserver_ng.storage import Directory, Seen, SharedLock
 
 _log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 #: Above this, comparing everything is the cheaper way.
 _MOST_PATHS = 1000
 #: Files that are recorded in one transaction: others may want to change something in between.
 _MOST_AT_ONCE = 1000
+#: Names that are put in the order of the catalog's index before they are looked up there.
+_MOST_NAMES = 10_000
 #: Files that are named in the log when they are found together.
 _MOST_NAMED = 20
 
@@ -29,6 +35,23 @@ Key = tuple[str, str]
 def _is_fresh(file: Seen | Presence, stamp: Stamp | None) -> bool:
     """Whether a file has no row, or another's."""
     return stamp is None or stamp[1:] != (file.size, file.mtime_ns)
+
+
+class _Ids:
+    """Numbers of rows, in one bit each: there may be very many."""
+
+    def __init__(self, most: int) -> None:
+        self._bits = bytearray((most >> 3) + 1)
+        self._most = most
+        self.count = 0
+
+    def add(self, number: int) -> None:
+        if number <= self._most and number not in self:
+            self._bits[number >> 3] |= 1 << (number & 7)
+            self.count += 1
+
+    def __contains__(self, number: int) -> bool:
+        return bool(self._bits[number >> 3] & 1 << (number & 7))
 
 
 class Tree:
@@ -52,13 +75,15 @@ class Tree:
 
     def list_names(self) -> int:
         """Learn from names alone what is here and not recorded, long before a scan is through; returns how many are."""
-        known = self._catalog.prints()
         count = 0
         unrecorded: dict[NormalizedName, list[Key]] = {}
-        for root, path in self._directory.names():
-            count += 1
-            if path not in known.get(root, ()) and (parsed := parse_found(path.rpartition("/")[2])):
-                unrecorded.setdefault(parsed.name, []).append((root, path))
+        for some in _divide(self._directory.names(), _MOST_NAMES):
+            count += len(some)
+            for keys in _divide(sorted(some), _MOST_AT_ONCE):
+                known = self._catalog.stamps(keys)
+                for key in keys:
+                    if key not in known and (parsed := parse_found(key[1].rpartition("/")[2])):
+                        unrecorded.setdefault(parsed.name, []).append(key)
         self.unrecorded = unrecorded
         return count
 
@@ -92,15 +117,12 @@ class Tree:
         Returns whether there were any, the last of them, which are not recorded yet, and the ids of rows whose file was
         not seen where it could have been.
         """
-        # Rows first: one that is added while we look is then neither missed nor taken for gone.
-        prints = self._catalog.prints()
+        # Whatever is added while we look is neither missed nor taken for gone.
+        last, count = self._catalog.extent()
+        seen = _Ids(last)
         failed: list[Key] = []
         # Nothing is kept of what has not changed, nor for long of what has: there may be very much of either.
-        fresh = (
-            file
-            for file in self._directory.walk(failed)
-            if prints.get(file.root, {}).pop(file.path, None) != print_of(file.size, file.mtime_ns)
-        )
+        fresh = self._find_fresh(self._directory.walk(failed), seen)
         changed = False
         while len(batch := list(itertools.islice(fresh, _MOST_AT_ONCE))) == _MOST_AT_ONCE:
             try:
@@ -109,9 +131,44 @@ class Tree:
                 self._keep_in_mind(fresh)
                 raise
         unknown = tuple(f"{root}/{path}" for root, path in failed)
-        missing = [(root, path) for root, paths in prints.items() for path in paths]
-        gone = self._catalog.stamps([key for key in missing if not f"{key[0]}/{key[1]}".startswith(unknown)])
-        return changed, batch, {key: stamp[0] for key, stamp in gone.items()}
+        missing = () if seen.count == count else self._catalog.places(last)
+        gone = {
+            (root, path): number
+            for number, root, path in missing
+            if number not in seen and not f"{root}/{path}".startswith(unknown)
+        }
+        return changed, batch, gone
+
+    def _find_fresh(self, files: Iterable[Seen], seen: _Ids) -> Iterator[Seen]:
+        """Those that have no row, or another's; the numbers of all rows that have a file are added to `seen`."""
+        for some in _divide(files, _MOST_AT_ONCE):
+            stamps = self._catalog.stamps([(file.root, file.path) for file in some])
+            for stamp in stamps.values():
+                seen.add(stamp[0])
+            yield from (file for file in some if _is_fresh(file, stamps.get((file.root, file.path))))
+
+    def look_for(self, name: NormalizedName, *, everywhere: bool) -> None:
+        """Compare one project's files: those that are known or, `everywhere`, all that have its name."""
+        self._catalog.notice()
+        self._finish_deletions()
+        rows = {(row.presence.root, row.presence.path): row.id for row in self._catalog.project_rows(name).known}
+        keys = {*rows, *(self._list_names_of(name) if everywhere else ())}
+        here = {(file.root, file.path): file for key in sorted(keys) if (file := self._see(*key))}
+        if rows and not everywhere and not rows.keys() & here:
+            # Perhaps they were only moved.
+            self.look_for(name, everywhere=True)
+            return
+        stamps = self._catalog.stamps(list(keys))
+        fresh = [file for key, file in here.items() if _is_fresh(file, stamps.get(key))]
+        self._apply(fresh, {key: number for key, number in rows.items() if key not in here})
+
+    def _list_names_of(self, name: NormalizedName) -> Iterator[Key]:
+        # Reading every name to its end would take ten times as long.
+        begins = re.compile("[-_.]+".join(map(re.escape, name.split("-"))), re.IGNORECASE).match
+        for root, path in self._directory.names():
+            filename = path.rpartition("/")[2]
+            if begins(filename) and (parsed := parse_found(filename)) and parsed.name == name:
+                yield root, path
 
     def look(self, paths: Sequence[tuple[str, str]]) -> bool:
         """Compare what changed, given as (root, path); everything if a directory came or went."""
@@ -277,3 +334,9 @@ class Tree:
             return self._directory.is_known(root, path) and self._directory.look(root, path) is None
         except OSError:
             return False
+
+
+def _divide(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    remaining = iter(items)
+    while some := list(itertools.islice(remaining, size)):
+        yield some
