@@ -24,10 +24,10 @@ _LONGEST_REASON = 500
 _LONGEST_VERSION = 255
 
 
-def curating(*, scan: bool = True) -> Callable[[Callable[..., int | None]], Callable[..., Any]]:
+def curating(*, may_create: bool = True) -> Callable[[Callable[..., int | None]], Callable[..., Any]]:
     """Turn a function of a Curator and further arguments into one of --config, --state-dir and PACKAGE_DIR.
 
-    With `scan`, the catalog first learns what lies in the directories.
+    What the command needs to know of the directories it has the Curator learn first: there may be no server that does.
     """
 
     def decorate(command: Callable[..., int | None]) -> Callable[..., Any]:
@@ -35,9 +35,7 @@ def curating(*, scan: bool = True) -> Callable[[Callable[..., int | None]], Call
         def with_curator(config: str | None, packages: Any, state_dir: Any, **arguments: Any) -> int | None:
             found = load_config(config, {"packages": packages, "state_dir": state_dir})
             check_directories(found)
-            with _open(found, may_create=scan) as curator:
-                if scan:
-                    curator.scan()
+            with _open(found, may_create=may_create) as curator:
                 return command(curator, **arguments)
 
         return with_settings(_SETTINGS)(with_curator)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @curating()
 def command(curator: "Curator", name: NormalizedName, version: str) -> None:
     """Delete the files of a release. Their names take no other bytes afterwards: upload a new version."""
+    curator.learn_all(name)
     for file in curator.delete(name, version, current_user()):
         click.echo(escape(f"deleted {file.path}"))
     if not curator.is_here(name):

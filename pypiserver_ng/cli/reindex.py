@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 @curating()
 def command(curator: "Curator") -> None:
     """Read every file again and record what it says. Yanks, statuses and deleted names stay."""
+    curator.scan()
     with progress("reading", curator.size()) as advance:
         count, changed = curator.reindex(advance)
     for path in changed:

@@ -22,5 +22,6 @@ def command(curator: "Curator", name: NormalizedName, marker: str, reason: str |
     archived: no uploads. quarantined: no uploads, and no file is offered, also when it has none here.
     deprecated: use something else. active: none of these.
     """
+    curator.learn(name)
     curator.set_status(name, Status(marker), reason, current_user())
     click.echo(f"{name} is {marker}")

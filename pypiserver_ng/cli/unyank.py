@@ -17,5 +17,6 @@ if TYPE_CHECKING:
 @curating()
 def command(curator: "Curator", name: NormalizedName, version: str) -> None:
     """Offer a yanked release again."""
+    curator.learn(name, version)
     was_yanked = curator.unyank(name, version, current_user())
     click.echo(f"unyanked {name} {version}" if was_yanked else f"{name} {version} was not yanked")

@@ -14,7 +14,7 @@ EXIT_FOUND = 1
 
 
 @click.command("verify")
-@curating(scan=False)
+@curating(may_create=False)
 def command(curator: "Curator") -> int:
     """Compare every file with its recorded hash; names what changed, is missing, foreign or cannot be opened.
 

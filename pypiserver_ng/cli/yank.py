@@ -18,5 +18,6 @@ if TYPE_CHECKING:
 @curating()
 def command(curator: "Curator", name: NormalizedName, version: str, reason: str | None) -> None:
     """Yank a release: it stays downloadable, but only an exact pin (==) installs it."""
+    curator.learn(name, version)
     curator.yank(name, version, reason, current_user())
     click.echo(f"yanked {name} {version}")

@@ -77,6 +77,17 @@ class Curator:
         """Learn what lies in the directories, for a command that has no server beside it."""
         self._tree.scan()
 
+    def learn(self, name: NormalizedName, version: str | None = None) -> None:
+        """As `scan`, of one project or release: files that nobody recorded are looked for if none of it is known."""
+        self._tree.look_for(name, everywhere=False)
+        known = [row.presence.parsed.version for row in self._catalog.project_rows(name).known]
+        if not any(version is None or is_same_version(version, other) for other in known):
+            self.learn_all(name)
+
+    def learn_all(self, name: NormalizedName) -> None:
+        """As `scan`, of one project and every file of it."""
+        self._tree.look_for(name, everywhere=True)
+
     def size(self) -> int:
         """Bytes of all files that are known."""
         return self._catalog.total_size()
