@@ -85,7 +85,7 @@ def test_links_to_directories_are_not_followed(packages: Path, tmp_path: Path) -
         (packages / "link").symlink_to(outside)
         async with opened(packages) as house:
             WHEEL.write(outside)
-            await house.index._compare([(str(packages), f"link/{WHEEL.filename}")])
+            await house.index._holdings.compare([(str(packages), f"link/{WHEEL.filename}")])
             SDIST.write(packages)
             await listed(house, SDIST.filename)
 
@@ -125,8 +125,8 @@ def test_a_share_that_is_gone_for_a_while(tmp_path: Path) -> None:
         async with opened(first, second, policy=Policy()) as house:
             await listed(house, WHEEL.filename)
             second.rename(tmp_path / "unmounted")
-            await house.index._compare(None)
-            await house.index._compare([(str(second), WHEEL.filename)])
+            await house.index._holdings.compare(None)
+            await house.index._holdings.compare([(str(second), WHEEL.filename)])
             assert isinstance(await house.index.project_page(DEMO, KEY), Body)
 
     run(scenario())
@@ -145,7 +145,7 @@ def test_a_directory_that_cannot_be_read(packages: Path, mode: int) -> None:
             try:
                 if os.access(deep, os.R_OK | os.X_OK):
                     pytest.skip("this user may read everything")
-                await house.index._compare([(str(packages), f"deep/{WHEEL.filename}")])
+                await house.index._holdings.compare([(str(packages), f"deep/{WHEEL.filename}")])
                 NEWER.write(packages)
                 await listed(house, WHEEL.filename, NEWER.filename)
             finally:
@@ -276,7 +276,7 @@ def test_a_file_that_moves_keeps_its_project(tmp_path: Path) -> None:
         async with opened(tmp_path, policy=Policy(fallback=True)) as house:
             await listed(house, WHEEL.filename)
             (tmp_path / "old" / WHEEL.filename).rename(tmp_path / WHEEL.filename)
-            await house.index._compare([(str(tmp_path), f"old/{WHEEL.filename}")])
+            await house.index._holdings.compare([(str(tmp_path), f"old/{WHEEL.filename}")])
             assert isinstance(await house.index.project_page(DEMO, KEY), Body)
             assert (await house.index.file(WHEEL.filename)).path == WHEEL.filename
 

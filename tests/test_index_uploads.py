@@ -82,7 +82,7 @@ def test_removing_a_release_removes_every_copy(tmp_path: Path) -> None:
             await eventually(condition)
             assert await house.index.remove(DEMO, "1.0", ANONYMOUS) == 6
             assert await house.files() == ()
-            await house.index._compare(None)
+            await house.index._holdings.compare(None)
             assert await house.projects() == []
 
     run(scenario())
@@ -245,7 +245,7 @@ def test_a_refused_upload_leaves_nothing_while_others_look(packages: Path) -> No
 
             async def look() -> None:
                 while looking:
-                    await house.index._compare(None)
+                    await house.index._holdings.compare(None)
 
             async def upload(number: int) -> str | None:
                 built = build_wheel("racer", f"1.{number}")
@@ -264,7 +264,7 @@ def test_a_refused_upload_leaves_nothing_while_others_look(packages: Path) -> No
             accepted = {name for name in await asyncio.gather(*uploads) if name}
             looking = False
             await looker
-            await house.index._compare(None)
+            await house.index._holdings.compare(None)
             assert {file.filename for file in await house.files(racer)} == accepted | {"racer-0.1-py3-none-any.whl"}
             assert set(house.left_over()) == accepted | {"racer-0.1-py3-none-any.whl"}
 
@@ -282,7 +282,7 @@ def test_an_upload_ends_a_deletion_that_was_broken_off(packages: Path) -> None:
             assert await house.files() == ()
             await house.add(WHEEL)
             for _ in range(2):
-                await house.index._compare(None)
+                await house.index._holdings.compare(None)
                 assert await house.names() == [WHEEL.filename]
             assert (await read(house, WHEEL.filename))[1] == WHEEL.content
 
@@ -322,7 +322,7 @@ def test_a_file_that_is_not_whole_keeps_its_release(packages: Path) -> None:
             with (packages / WHEEL.filename).open("wb") as writer:
                 writer.write(WHEEL.content)
                 writer.flush()
-                await house.index._compare(None)
+                await house.index._holdings.compare(None)
                 with pytest.raises(Unavailable, match="still being copied"):
                     await house.index.remove(DEMO, "1.0", ANONYMOUS)
             await listed(house, WHEEL.filename, SDIST.filename)

@@ -6,30 +6,29 @@ answers every surface, and answers follow the catalog's serial: what was acknowl
 
 import asyncio
 import logging
-import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pypiserver_ng import pages
 from pypiserver_ng.archive.inspector import Inspector
 from pypiserver_ng.attestations import AttestationVerifier
-from pypiserver_ng.errors import Denied, Failure, NotFound, Unavailable, UpstreamFailed
+from pypiserver_ng.errors import Denied, NotFound, Unavailable, UpstreamFailed
 from pypiserver_ng.filenames import is_same_version, parse_found
 from pypiserver_ng.index.backlog import Backlog
 from pypiserver_ng.index.core import CoreReader
 from pypiserver_ng.index.curation import Curator
 from pypiserver_ng.index.explanation import Explanation, explain_offered, explain_shadowed, sort_files
 from pypiserver_ng.index.following import Flights, Following
+from pypiserver_ng.index.holdings import Holdings
 from pypiserver_ng.index.intake import Intake
-from pypiserver_ng.index.opened import Opened, OpenFile
-from pypiserver_ng.index.pagecache import Bodies, Entry, Key, PageCache
+from pypiserver_ng.index.opened import Opened, OpenFile, open_exactly
+from pypiserver_ng.index.pagecache import Bodies, Key
 from pypiserver_ng.index.reading import Reader
 from pypiserver_ng.index.search import list_recent, search_projects
 from pypiserver_ng.index.store import Store
 from pypiserver_ng.index.threads import Threads
-from pypiserver_ng.index.watcher import Watcher
 from pypiserver_ng.metadata import CoreMetadata
 from pypiserver_ng.model import (
     Body,
@@ -47,7 +46,7 @@ from pypiserver_ng.model import (
     is_mirror_path,
 )
 from pypiserver_ng.policy import Advisories, Decision, Origin, Policy, describe_status
-from pypiserver_ng.storage import Scratch, mtime_of, translate_os_error
+from pypiserver_ng.storage import Scratch
 from pypiserver_ng.upstream.addresses import Upstream
 
 if TYPE_CHECKING:
@@ -58,11 +57,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-
-#: From so many files on, a start does not wait until all of them were looked at.
-_MANY_FILES = 10_000
-#: How long whoever asks for a project waits until its files are read: less than pip waits for an answer.
-_PATIENCE_SECONDS = 10.0
 
 _REDIRECTED = "clients are redirected to it: what it has is not looked at here (that takes --fallback-mode cache)"
 
@@ -96,58 +90,28 @@ class Index:
         self._backlog = Backlog(store, reader)
         self._curator = Curator(store, reader)
         self._intake = Intake(store, attestations, inspector, overwrite=overwrite)
-        self._watcher = Watcher(directory.roots, self._compare)
         self._threads = Threads(32, "index")
         # Changes wait for locks, archives and disks; questions must not wait behind them.
         self._changing = Threads(16, "changing")
         self._flights = Flights()
         self._following = Following(catalog, self._threads.executor, self._flights)
-        self._cache = PageCache()
+        self._holdings = Holdings(store, self._backlog, self._following, self._flights, self._threads, self._changing)
         #: With what tells whether the list of names is still the same.
         self._root_bodies: dict[Key, tuple[tuple[int, object], Body]] = {}
-        #: Set unless it is not known yet which names are in the directories.
-        self._surveyed = asyncio.Event()
-        self._surveyed.set()
         self._core = CoreReader(store, inspector, self._backlog.run, self._flights)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Learn what lies in the directories; their files are read afterwards, or when they are asked for.
-
-        Where there are many files, only their names are looked at first: they decide who answers for a project.
-        """
-        await self._following.catch_up()
-        self._surveyed.clear()
-        surveying = asyncio.create_task(self._survey())
-        self._tasks = [asyncio.create_task(self._watch(surveying)), asyncio.create_task(self._backlog.read_all())]
+        """Learn what lies in the directories; see `Holdings.start`."""
         if self._mirror is not None:
-            self._tasks.append(asyncio.create_task(self._mirror.follow()))
-        if self._following.files < _MANY_FILES:
-            await asyncio.shield(surveying)
-            await self._following.catch_up()
-
-    async def _survey(self) -> bool:
-        """Returns whether everything was compared."""
-        try:
-            is_small = await self.change(self._tree.list_names) < _MANY_FILES
-            if is_small:
-                await self.change(self._tree.scan)
-        except (Failure, OSError) as fault:
-            # What is known can be answered; the watcher tries again.
-            _log.error("what changed in the package directories cannot be recorded: %s", fault)
-            return True
-        finally:
-            self._surveyed.set()
-        return is_small
-
-    async def _watch(self, surveying: "asyncio.Task[bool]") -> None:
-        await self._watcher.run(compare_first=not await surveying)
+            self._tasks = [asyncio.create_task(self._mirror.follow())]
+        await self._holdings.start()
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tree.stopped = True
+        await self._holdings.stop()
         await self.run(self._inspector.close)
         if self._mirror is not None:
             await self._mirror.stop()
@@ -165,16 +129,15 @@ class Index:
         """The page from memory if it is there and nothing changed; no thread, no row."""
         if not self._following.is_current():
             return None
-        serial = self._following.serials.get(name)
-        entry = self._cache.get(name, serial) if serial is not None else None
+        entry = self._holdings.find(name)
         body = entry.bodies.get(key) if entry else None
         if body is None and self._mirror is not None and name not in self._tree.unrecorded:
-            return self._mirror.peek(name, key, serial, self.policy)
+            return self._mirror.peek(name, key, self._following.serials.get(name), self.policy)
         return body
 
     def remember_project_page(self, name: NormalizedName, key: Key, body: Body) -> Callable[[], bool]:
         """For a page that was just peeked at: tells later, as cheaply as can be, whether it is still the page."""
-        entry = self._cache.get(name, self._following.serials.get(name, -1))
+        entry = self._holdings.find(name)
         if entry is None or entry.bodies.get(key) is not body:
             return lambda: self.peek_project_page(name, key) is body
         # A local page changes with the catalog alone.
@@ -220,19 +183,19 @@ class Index:
     ) -> tuple[Project, Bodies]:
         """What is offered of a project, and the pages made of it. Raises NotFound, Unavailable, UpstreamFailed."""
         if decision.origin is Origin.LOCAL:
-            entry = await self._entry(name)
+            entry = await self._holdings.entry(name)
             return entry.project, entry.bodies
         if decision.is_denied:
             # An answer without files: after a 404 some clients go on to their next index.
             return Project(name, name, 0, ()), Bodies()
         if decision.origin is Origin.NOBODY or decision.mode is Mode.REDIRECT or self._mirror is None:
             raise NotFound(decision.reason)
-        local = await self._entry(name) if decision.origin is Origin.MERGED else None
+        local = await self._holdings.entry(name) if decision.origin is Origin.MERGED else None
         shelf = await self._mirror.shelf(name, decision, self.policy, local, refresh=refresh)
         return shelf.project, shelf.bodies
 
     async def root_page(self, key: Key) -> Body:
-        unrecorded = await self._catch_up()
+        unrecorded = await self._holdings.catch_up()
         version = self._following.names_version, unrecorded
         kept = self._root_bodies.get(key)
         if kept and kept[0][0] == version[0] and kept[0][1] is unrecorded:
@@ -256,29 +219,10 @@ class Index:
 
     async def decide(self, name: NormalizedName) -> Decision:
         """Who answers for the project, by the rules and by what is here at this moment."""
-        unrecorded = await self._catch_up(name)
+        unrecorded = await self._holdings.catch_up(name)
         is_quarantined = name in self._following.quarantined
         is_local = name in self._following.serials or name in unrecorded
         return self.policy.decide(name, is_local=is_local, is_quarantined=is_quarantined)
-
-    async def _catch_up(self, name: NormalizedName | None = None) -> Mapping[NormalizedName, Collection[object]]:
-        """Follow what was recorded; returns what was not, by project. Does not wait for more than `name` needs."""
-        if name not in self._following.serials:
-            await self._surveyed.wait()
-        # In this order: what is recorded in between is in both, never in neither.
-        unrecorded = self._tree.unrecorded
-        await self._following.catch_up()
-        return unrecorded
-
-    async def _record(self, name: NormalizedName) -> bool:
-        """Have the project's files recorded that were seen by name only; returns whether it is local then."""
-        if name in await self._catch_up(name):
-            try:
-                await self._flights.join(("record", name), lambda: self.change(self._tree.record, name))
-            except (Failure, OSError) as fault:
-                _log.warning("files of %s cannot be recorded: %s", name, fault)
-            await self._following.catch_up()
-        return name in self._following.serials
 
     async def project(self, name: NormalizedName) -> Project:
         """What is offered of a project here. Raises NotFound, Unavailable while no file is whole, UpstreamFailed."""
@@ -289,7 +233,7 @@ class Index:
         """Which rule decides about the project, what is hidden of it, and until when. Raises Unavailable."""
         decision = await self.decide(name)
         if decision.origin is Origin.LOCAL or not decision.upstreams:
-            here = (await self._entry(name)).project.files if decision.origin is Origin.LOCAL else ()
+            here = (await self._holdings.entry(name)).project.files if decision.origin is Origin.LOCAL else ()
             files = explain_offered(here, decision)
             if self._mirror is not None:
                 files += explain_shadowed(await self._mirror.remembered(name), decision)
@@ -297,7 +241,7 @@ class Index:
         if decision.mode is Mode.REDIRECT:
             return Explanation(name, decision, decision.upstreams[0], (), _REDIRECTED)
         assert self._mirror is not None
-        local = await self._entry(name) if decision.origin is Origin.MERGED else None
+        local = await self._holdings.entry(name) if decision.origin is Origin.MERGED else None
         try:
             shelf = await self._mirror.shelf(name, decision, self.policy, local)
         except (NotFound, UpstreamFailed) as fault:
@@ -306,7 +250,7 @@ class Index:
 
     async def counts(self) -> tuple[int, int]:
         """Projects and files that are here."""
-        await self._catch_up()
+        await self._holdings.catch_up()
         return self.known_counts()
 
     async def check(self) -> None:
@@ -320,8 +264,7 @@ class Index:
 
     def known_counts(self) -> tuple[int, int]:
         """As `counts`, as of the last question."""
-        more = [len(keys) for name, keys in self._tree.unrecorded.items() if name not in self._following.counts]
-        return len(self._following.names) + len(more), self._following.files + sum(more)
+        return self._holdings.counts()
 
     async def search(self, terms: Sequence[str]) -> list[Found]:
         """Local projects whose name or summary holds one of the terms, each in its newest version, by name."""
@@ -352,8 +295,8 @@ class Index:
     async def file(self, path: str) -> File:
         """The local file at ``/packages/<path>``. Raises NotFound, Denied, Unavailable."""
         parsed = parse_found(path.rpartition("/")[2])
-        if parsed is not None and await self._record(parsed.name):
-            entry = await self._load(parsed.name)
+        if parsed is not None and await self._holdings.record(parsed.name):
+            entry = await self._holdings.load(parsed.name)
             project = entry.project
             if project.status is Status.QUARANTINED:
                 status = describe_status(project.name, project.status, project.status_reason)
@@ -372,12 +315,12 @@ class Index:
         if self._mirror is not None and is_mirror_path(path):
             return await self._mirror.open(*await self._locate(path))
         file = await self.file(path)
-        fd = await self.run(self._open_exactly, file)
+        fd = await self.run(open_exactly, self._directory, file)
         if fd is None:
             # It changed since it was last looked at: learn what it is now.
-            await self._compare([(file.root, file.path)])
+            await self._holdings.compare([(file.root, file.path)])
             file = await self.file(path)
-            fd = await self.run(self._open_exactly, file)
+            fd = await self.run(open_exactly, self._directory, file)
         if fd is None:
             raise Unavailable("the file is being replaced, or its disk is away", retry_after=5)
         return OpenFile(file, fd, self._threads, sha256=file.digests.sha256, modified=file.mtime_ns // 10**9)
@@ -391,21 +334,8 @@ class Index:
         assert self._mirror is not None
         if decision.origin is Origin.UPSTREAM and decision.mode is Mode.REDIRECT:
             raise NotFound(f"files of {parsed.name} are not fetched here: clients are redirected to its upstream")
-        local = await self._entry(parsed.name) if decision.origin is Origin.MERGED else None
+        local = await self._holdings.entry(parsed.name) if decision.origin is Origin.MERGED else None
         return await self._mirror.locate(path, parsed.name, decision, self.policy, local)
-
-    def _open_exactly(self, file: File) -> int | None:
-        try:
-            fd = self._directory.open(file.root, file.path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as fault:
-            raise translate_os_error(fault, "the file cannot be read") from fault
-        status = os.fstat(fd)
-        if (status.st_size, mtime_of(status)) == (file.size, file.mtime_ns):
-            return fd
-        os.close(fd)
-        return None
 
     async def metadata_file(self, path: str) -> tuple[str, bytes]:
         """The sha256 and the bytes of the core metadata of the wheel at ``path`` (PEP 658).
@@ -442,53 +372,13 @@ class Index:
 
     async def remove(self, name: NormalizedName, version: str, identity: Identity) -> int:
         """Delete the files of one release and bury their names; returns how many. Raises NotFound, Denied."""
-        if not await self._record(name):
+        if not await self._holdings.record(name):
             raise NotFound(f"{name} ({version}) is not here")
         files = await self.change(self._curator.delete, name, version, identity.user)
         _log.info("%s removed %s", identity.user or "anyone", ", ".join(file.path for file in files))
         return len(files)
 
-    # Reading what lies in the directories
-
-    async def _entry(self, name: NormalizedName) -> Entry:
-        """Of a local project. Raises Unavailable while none of its files is whole."""
-        entry = await self._load(name) if await self._record(name) else None
-        if entry is None or not (entry.project.files or entry.project.status is Status.QUARANTINED):
-            raise Unavailable(f"the files of {name} are still being copied or read", retry_after=1)
-        return entry
-
-    async def _load(self, name: NormalizedName) -> Entry:
-        """Raises Unavailable where there is so much to read that it takes too long."""
-        serial = self._following.serials[name]
-        entry = self._cache.get(name, serial)
-        if entry is None:
-            try:
-                async with asyncio.timeout(_PATIENCE_SECONDS):
-                    entry = await self._join_load(name, serial)
-            except TimeoutError:
-                # Reading goes on, and what was read is recorded; clients give up on an answer that does not come.
-                raise Unavailable(f"the files of {name} are still being read", retry_after=5) from None
-            self._cache.put(name, entry)
-        return entry
-
-    async def _join_load(self, name: NormalizedName, serial: int) -> Entry:
-        entry = await self._flights.join(("load", name), lambda: self._load_or_read(name))
-        if entry.project.serial < serial:
-            # That flight started before the change that brought us here; the next one cannot have.
-            entry = await self._flights.join(("load", name), lambda: self._load_or_read(name))
-        return entry
-
-    async def _load_or_read(self, name: NormalizedName) -> Entry:
-        entry, has_unread = await self.run(self._backlog.load, name)
-        return await self._backlog.read(name) if has_unread else entry
-
-    async def _compare(self, paths: Sequence[tuple[str, str]] | None) -> None:
-        compare = self._tree.scan if paths is None else partial(self._tree.look, paths)
-        # A command or another process may have found what nobody reads yet.
-        if await self.change(compare) or paths is None:
-            self._backlog.wake()
-        # Not when somebody asks: it may be much.
-        await self._following.catch_up()
+    # Threads
 
     async def change(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Blocking work on a change, in threads of its own."""

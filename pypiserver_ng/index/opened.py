@@ -4,7 +4,8 @@ import os
 from typing import Protocol
 
 from pypiserver_ng.index.threads import Threads
-from pypiserver_ng.model import Listed
+from pypiserver_ng.model import File, Listed
+from pypiserver_ng.storage import Directory, mtime_of, translate_os_error
 
 #: Missing outside Linux, where every read takes a thread.
 _NO_WAIT = getattr(os, "RWF_NOWAIT", None)
@@ -108,3 +109,18 @@ class OpenFile:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def open_exactly(directory: Directory, file: File) -> int | None:
+    """A descriptor of the file that has a row; None where another one lies there now, or none. Raises Failure."""
+    try:
+        fd = directory.open(file.root, file.path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as fault:
+        raise translate_os_error(fault, "the file cannot be read") from fault
+    status = os.fstat(fd)
+    if (status.st_size, mtime_of(status)) == (file.size, file.mtime_ns):
+        return fd
+    os.close(fd)
+    return None

@@ -56,7 +56,7 @@ def test_unmounted_directory_keeps_its_projects_local(mount: Path, tmp_path: Pat
             await listed(house, WHEEL.filename)
             call("umount", mount)
             for _ in range(2):
-                await house.index._compare(None)
+                await house.index._holdings.compare(None)
                 assert (await house.index.decide(DEMO)).origin is Origin.LOCAL
             with pytest.raises(Unavailable):
                 await house.index.open_file(WHEEL.filename)
@@ -77,7 +77,7 @@ def test_file_that_cannot_be_recorded_is_local(mount: Path, tmp_path: Path) -> N
             fill(mount)
             WHEEL.write(packages)
             with pytest.raises(Failure):
-                await house.index._compare(None)
+                await house.index._holdings.compare(None)
             assert (await house.index.decide(DEMO)).origin is Origin.LOCAL
             with pytest.raises(Unavailable):
                 await house.index.project(DEMO)
@@ -138,7 +138,7 @@ def test_file_that_is_open_for_writing_is_not_listed(tmp_path: Path) -> None:
             with (tmp_path / WHEEL.filename).open("wb") as writer:
                 writer.write(WHEEL.content)
                 writer.flush()
-                await house.index._compare(None)
+                await house.index._holdings.compare(None)
                 assert await house.names() == [NEWER.filename]
             await listed(house, WHEEL.filename, NEWER.filename)
 
