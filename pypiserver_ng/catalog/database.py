@@ -25,6 +25,7 @@ from pypiserver_ng.catalog.prepared import Prepared
 from pypiserver_ng.catalog.rows import to_microseconds
 from pypiserver_ng.catalog.schema import projects, state
 from pypiserver_ng.catalog.serial import SharedSerial
+from pypiserver_ng.catalog.soundness import Mark, read_through
 from pypiserver_ng.catalog.sqlite import create_sqlite_engine
 from pypiserver_ng.errors import Failure, Invalid, NoSpace, Unavailable
 
@@ -60,6 +61,8 @@ class Database:
         self._engine: Engine = create_sqlite_engine(self._path)
         self.shared = SharedSerial(state_dir / "serial", cell)
         self._journal = Journal(state_dir / "journal.jsonl")
+        self._mark = Mark(self._path)
+        self._is_open = False
         # Waiting here is fair and cheap; waiting in SQLite's busy handler is neither.
         self._writing = threading.Lock()
         self._users = os.open(state_dir / "catalog.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -71,6 +74,8 @@ class Database:
 
     def close(self) -> None:
         self._engine.dispose()
+        if self._is_open and self._try_to_be_alone():
+            self._mark.leave()
         self.shared.close()
         self._journal.close()
         os.close(self._users)
@@ -82,6 +87,7 @@ class Database:
             with self._engine.connect() as connection:
                 yield connection
         except SQLAlchemyError as fault:
+            self._judge(fault)
             _log.error("the catalog cannot be read: %s", _reason(fault))
             raise Unavailable("the server's catalog cannot be read just now", retry_after=5) from fault
 
@@ -92,12 +98,17 @@ class Database:
             with self._committed() as change:
                 yield change
         except SQLAlchemyError as fault:
+            self._judge(fault)
             _log.error("the catalog cannot be written: %s", _reason(fault))
             if "full" in _reason(fault):
                 raise NoSpace("no space is left on the server's disk; nothing was stored") from fault
             raise Unavailable("the server's catalog cannot be written just now", retry_after=30) from fault
         if change.events:
             self._write_down(change.events, must_last=any(event.must_last for event in change.events))
+
+    def _judge(self, fault: SQLAlchemyError) -> None:
+        if isinstance(fault, DatabaseError) and not isinstance(fault, OperationalError):
+            self._mark.spoil()
 
     @contextmanager
     def _committed(self) -> Iterator[Transaction]:
@@ -133,8 +144,12 @@ class Database:
 
     def _open(self) -> None:
         is_alone = self._try_to_be_alone()
+        # Where others use it, one of them has looked.
+        is_in_order = not is_alone or self._mark.take()
+        if not is_in_order:
+            read_through(self._path)
         try:
-            self._prepare(may_create=is_alone)
+            self._prepare(may_create=is_alone, is_in_order=is_in_order)
         except OperationalError as fault:
             raise Invalid(f"the catalog {self._path} cannot be opened or written: {fault.orig}") from None
         except DatabaseError as fault:
@@ -144,22 +159,23 @@ class Database:
                     "the next start makes a new one from the files and the journal"
                 ) from None
             self._set_aside(_reason(fault))
-            self._prepare(may_create=True)
+            self._prepare(may_create=True, is_in_order=True)
+        self._is_open = True
         if is_alone:
             self._write_down((), must_last=True)
             fcntl.flock(self._users, fcntl.LOCK_SH)
 
     def _try_to_be_alone(self) -> bool:
         """Whether no other process uses the catalog: only then it may be made, repaired or replayed into."""
-        try:
-            fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            # Whoever prepares it just now is done when this returns.
+        for _ in range(2):
+            with suppress(BlockingIOError):
+                fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            # Whoever prepares it just now, or was the last to leave, is done when this returns.
             fcntl.flock(self._users, fcntl.LOCK_SH)
-            return False
-        return True
+        return False
 
-    def _prepare(self, *, may_create: bool) -> None:
+    def _prepare(self, *, may_create: bool, is_in_order: bool) -> None:
         """Create the tables, upgrade an older schema, refuse a later one, and catch up with the journal."""
         with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
             is_new = not inspect(connection).has_table("state")
@@ -168,7 +184,8 @@ class Database:
             if is_new:
                 schema.metadata.create_all(connection)
                 connection.execute(insert(state), [{"key": "schema", "value": schema.VERSION}])
-            _check(connection)
+            if not is_in_order:
+                _check(connection)
             found = connection.scalar(select(state.c.value).where(state.c.key == "schema")) or 0
             if not 0 < found <= schema.VERSION:
                 raise Invalid(
