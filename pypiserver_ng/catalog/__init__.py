@@ -29,6 +29,7 @@ from pypiserver_ng.catalog.queries import (
     METADATA_AFTER,
     PLACES_AFTER,
     STAMPS_AT,
+    UNKNOWN_AT,
     batches,
     count_files,
     describe_read,
@@ -158,15 +159,19 @@ class Catalog:
 
     def stamps(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Stamp]:
         """Those of the (root, path) that have a row, to its id, size and mtime_ns."""
+        return {(root, row[0]): (row[1], row[2], row[3]) for root, row in self._ask_for(keys, STAMPS_AT)}
+
+    def unknown(self, keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Those of the (root, path) that have no row."""
+        return [(root, row[0]) for root, row in self._ask_for(keys, UNKNOWN_AT)]
+
+    def _ask_for(self, keys: Sequence[tuple[str, str]], query: Prepared) -> Iterator[tuple[str, Any]]:
         paths: dict[str, list[str]] = {}
         for root, path in keys:
             paths.setdefault(root, []).append(path)
         with self._reading() as connection:
-            return {
-                (root, row[0]): (row[1], row[2], row[3])
-                for root, below in paths.items()
-                for row in STAMPS_AT.rows(connection, root=root, paths=json.dumps(below))
-            }
+            for root, below in paths.items():
+                yield from ((root, row) for row in query.rows(connection, root=root, paths=json.dumps(below)))
 
     def mounts(self) -> set[str]:
         """Directories that were mounts when they were last looked at."""

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Update, bindparam, func, literal_column, select, true, update
+from sqlalchemy import ColumnElement, Connection, Update, bindparam, exists, func, literal_column, select, true, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from pypiserver_ng.catalog.database import Transaction
@@ -31,13 +31,13 @@ def _select_after(*columns: ColumnElement[Any]) -> Prepared:
 
 METADATA_AFTER = _select_after(files.c.metadata_sha256)
 PLACES_AFTER = _select_after(files.c.root, files.c.path)
-#: `paths` is a list as JSON, so that the statement is the same for any number.
+#: A list as JSON, so that the statement is the same for any number.
+_PATHS = func.json_each(bindparam("paths")).table_valued("value").c.value
+_IS_BELOW = files.c.root == bindparam("root")
 STAMPS_AT = Prepared(
-    select(files.c.path, files.c.id, files.c.size, files.c.mtime_ns).where(
-        (files.c.root == bindparam("root"))
-        & files.c.path.in_(select(func.json_each(bindparam("paths")).table_valued("value").c.value))
-    )
+    select(files.c.path, files.c.id, files.c.size, files.c.mtime_ns).where(_IS_BELOW & files.c.path.in_(select(_PATHS)))
 )
+UNKNOWN_AT = Prepared(select(_PATHS).where(~exists(select(files.c.id).where(_IS_BELOW & (files.c.path == _PATHS)))))
 
 
 def read_project(connection: Connection, name: NormalizedName) -> tuple[int, Status, str | None]:

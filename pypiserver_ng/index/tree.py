@@ -80,9 +80,8 @@ class Tree:
         for some in _divide(self._directory.names(), _MOST_NAMES):
             count += len(some)
             for keys in _divide(sorted(some), _MOST_AT_ONCE):
-                known = self._catalog.stamps(keys)
-                for key in keys:
-                    if key not in known and (parsed := parse_found(key[1].rpartition("/")[2])):
+                for key in self._catalog.unknown(keys):
+                    if parsed := parse_found(key[1].rpartition("/")[2]):
                         unrecorded.setdefault(parsed.name, []).append(key)
         self.unrecorded = unrecorded
         return count
