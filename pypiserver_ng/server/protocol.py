@@ -9,9 +9,11 @@ import http
 import sys
 import termios
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -80,6 +82,8 @@ class Protocol(HttpToolsProtocol):
         #: What follows the requests that are queued.
         self._held = b""
         self._fault = 400
+        #: The parser is told of a head that it has read before.
+        self._has_head = False
         #: Whatever comes is dropped.
         self._is_deaf = False
         self._dropped = 0
@@ -121,21 +125,52 @@ class Protocol(HttpToolsProtocol):
         return not self._unparsed if cycle is None else self._is_between and cycle.response_complete
 
     def _parse(self, data: bytes) -> None:
-        for start in range(0, len(data), _PIECE):
-            piece = data[start : start + _PIECE]
-            super().data_received(piece)
-            self._unparsed += len(piece)
+        start = 0
+        while start < len(data):
+            count = self._feed(data[start : start + _PIECE])
+            start += count
+            self._unparsed += count
             if self._unparsed > _LONGEST_HEAD and not self._is_deaf:
                 self._refuse(431)
             if self._is_deaf:
                 return
             if self.pipeline:
-                self._held = data[start + _PIECE :]
+                self._held = data[start:]
                 return
+
+    def _feed(self, piece: bytes) -> int:
+        """How many bytes the parser took: it stops behind a request that asks for another protocol."""
+        try:
+            self.parser.feed_data(piece)
+        except HttpParserUpgrade as stop:
+            # RFC 9110, 7.8: "A server MAY ignore a received Upgrade header field". What follows is HTTP as before.
+            count: int = stop.args[0]
+            if framing := self._find_framing():
+                self._read_body(framing)
+            return count
+        except HttpParserError:
+            # The parser gave up, by itself or because of a fault that was found while it called.
+            self.logger.warning("Invalid HTTP request received.")
+            self._refuse(self._fault)
+        return len(piece)
+
+    def _find_framing(self) -> list[tuple[bytes, bytes]]:
+        return [header for header in self.headers if header[0] in {b"content-length", b"transfer-encoding"}]
+
+    def _read_body(self, framing: Sequence[tuple[bytes, bytes]]) -> None:
+        """Have the body read of a request for another protocol: the parser would take it for further requests."""
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        # The request has its own already.
+        self._has_head, self.url, self.headers = True, b"", []
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(b"%b: %b\r\n" % header for header in framing) + b"\r\n")
+        self._has_head = False
 
     # What the parser finds.
 
     def on_message_begin(self) -> None:
+        if self._has_head:
+            return
         if self._head_began is None:
             self._head_began = self._heard
         self._is_between = False
@@ -151,6 +186,8 @@ class Protocol(HttpToolsProtocol):
             raise ValueError("the target is too long")
 
     def on_headers_complete(self) -> None:
+        if self._has_head:
+            return
         self._head_began = None
         self._unparsed = 0
         super().on_headers_complete()
@@ -160,6 +197,9 @@ class Protocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade() and self._find_framing():
+            # So the parser says, but there is a body to come.
+            return
         self._is_between = True
         super().on_message_complete()
 
@@ -185,10 +225,6 @@ class Protocol(HttpToolsProtocol):
         elif self.cycle.ends_connection:
             self._say_farewell()
         self.flow.resume_reading()
-
-    def send_400_response(self, msg: str) -> None:
-        # The parser gave up, by itself or because of a fault that was found while it called.
-        self._refuse(self._fault)
 
     def _refuse(self, status: int) -> None:
         """Answer something that is no request, or not in time, and hear nothing more on this connection."""

@@ -49,6 +49,22 @@ class App:
         await send({"type": "http.response.body", "body": body})
 
 
+@dataclass
+class Reading(App):
+    """Reads what it is sent before it answers."""
+
+    bodies: list[bytes] = field(default_factory=list)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body, has_more = b"", True
+        while has_more:
+            message = await receive()
+            body += message["body"]
+            has_more = message["more_body"]
+        self.bodies.append(body)
+        await super().__call__(scope, receive, send)
+
+
 @asynccontextmanager
 async def talking_to(app: App) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     with open_socket("127.0.0.1", 0) as listening:
@@ -204,6 +220,40 @@ def test_a_connection_on_which_another_protocol_was_asked_for_asks_each_time(fir
 
     asyncio.run(run())
     assert len(app.asked) == 3
+
+
+@pytest.mark.parametrize(
+    "first",
+    (
+        pytest.param(request("GET", "/", "1.1", "Connection: upgrade", "Upgrade: h2c"), id="GET"),
+        pytest.param(
+            request("POST", "/", "1.1", "Connection: upgrade", "Upgrade: h2c", "Content-Length: 4", body="body"),
+            id="body",
+        ),
+        pytest.param(
+            request("POST", "/", "1.1", "Connection: upgrade", "Upgrade: h2c", "Transfer-Encoding: chunked")
+            + b"4\r\nbody\r\n0\r\n\r\n",
+            id="chunks",
+        ),
+    ),
+)
+@pytest.mark.parametrize("cut", (0, 1, 20, -1))
+def test_what_follows_a_request_for_another_protocol_is_answered(first: bytes, cut: int) -> None:
+    """RFC 9110, 7.8: whoever ignores the wish goes on as before, also with what came in the same breath."""
+    app = Reading()
+    together = first + first + GET + GET
+
+    async def run() -> list[bytes]:
+        async with talking_to(app) as (reader, writer):
+            writer.write(together[:cut])
+            if cut:
+                await arrived(writer)
+            writer.write(together[cut:])
+            return [await read_one(reader) for _ in range(4)]
+
+    assert [answer[-1:] for answer in asyncio.run(run())] == [b"1", b"2", b"3", b"4"]
+    assert app.bodies == [first.partition(b"\r\n\r\n")[2].replace(b"4\r\nbody\r\n0\r\n\r\n", b"body")] * 2 + [b""] * 2
+    assert app.asked == [first.split()[0].decode()] * 2 + ["GET"] * 2
 
 
 def test_requests_that_came_together_are_asked_in_turn() -> None:
