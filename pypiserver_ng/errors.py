@@ -4,6 +4,7 @@ Failure
 ├── Invalid           what was sent is wrong, and the message says what
 ├── Unauthenticated   no credentials, or wrong ones
 ├── Denied            known, but not allowed
+├── TooMany           asked too often; `retry_after` says when to ask again
 ├── NotFound
 ├── Conflict          other bytes under a used name
 ├── TooLarge
@@ -33,6 +34,10 @@ class Unauthenticated(Failure):
 
 
 class Denied(Failure):
+    pass
+
+
+class TooMany(Failure):
     pass
 
 

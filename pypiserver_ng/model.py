@@ -185,14 +185,68 @@ class Project:
     pending: int = 0
 
 
+class Right(StrEnum):
+    """What somebody may do with a project."""
+
+    LIST = "list"
+    DOWNLOAD = "download"
+    UPLOAD = "upload"
+    #: To upload the first file of a new project.
+    CREATE = "create"
+    YANK = "yank"
+    DELETE = "delete"
+
+    @property
+    def action(self) -> Action:
+        """The action of `--authenticate` that it belongs to."""
+        return {Right.LIST: Action.LIST, Right.DOWNLOAD: Action.DOWNLOAD}.get(self, Action.UPDATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A bearer of rights that is no person. Its secret is known to its owner alone."""
+
+    #: Public, in the token's text; what it is found by.
+    id: str
+    #: What people call it; unique among those that are valid.
+    name: str
+    #: sha256 of the secret part.
+    hash: bytes = field(repr=False)
+    #: Patterns of normalized names.
+    projects: tuple[str, ...]
+    actions: frozenset[Action]
+    created: datetime
+    #: From this moment on it is refused; None = never.
+    expires: datetime | None = None
+    #: Later versions than this one are not for its owner.
+    until_version: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who asks. `user` is None for a caller without credentials."""
 
+    #: As it is written down: ``alice``, ``token:deploy``.
     user: str | None = None
+    token: Token | None = None
+    #: From where, as far as that is known; who is who does not depend on it.
+    address: str | None = field(default=None, compare=False)
 
 
 ANONYMOUS = Identity()
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One `[[access]]` entry: who may do what with which projects."""
+
+    #: How people find it, such as ``[[access]] number 2 (acme-*)``.
+    label: str
+    #: ``alice``, ``token:deploy``, ``anyone``; groups are spelled out.
+    who: frozenset[str]
+    #: Patterns of normalized names.
+    projects: tuple[str, ...]
+    may: frozenset[Right]
 
 
 @dataclass(frozen=True, slots=True)
