@@ -111,8 +111,12 @@ class Answers:
         # First in, first out: what is dropped while it is still asked for comes back with the next request, and no
         # hit has to be noted.
         self.drop(request)
+        cost = self._cost(request, answer)
+        if cost > self._most:
+            # All others would have to go, and it with them.
+            return
         self._answers[request] = answer
-        self._weight += self._cost(request, answer)
+        self._weight += cost
         while self._weight > self._most:
             self.drop(next(iter(self._answers)))
 

@@ -4,6 +4,8 @@ That they are right whatever changes is for `tests/property/test_answers_from_me
 """
 
 import asyncio
+import contextlib
+import os
 import re
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -350,11 +352,75 @@ def test_a_client_that_does_not_read_stops_being_answered() -> None:
     assert asyncio.run(run()) > 0
 
 
+@pytest.mark.parametrize("most", (0, 1, 30_000))
+def test_what_the_system_does_not_take_at_once_follows(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large answer it may take any part, or none: the rest comes behind it, and in its place."""
+    app = App(size=200_000)
+    counts: list[int] = []
+    sendfile = os.sendfile
+
+    def take_little(out: int, file: int, offset: int, count: int) -> int:
+        counts.append(sendfile(out, file, offset, min(count, most)) if most else 0)
+        return counts[-1]
+
+    monkeypatch.setattr(os, "sendfile", take_little)
+    answers = asyncio.run(exchange(app, *[GET] * 4, answers=4))
+    assert answers == [answers[0]] * 4
+    assert len(answers[0]) > 200_000
+    assert app.asked == ["GET"]
+    assert counts == [most] * 3
+
+
+def make_answer(size: int) -> Answer:
+    return Answer(b"", b"x" * size, Line("GET", "/", "1.1", 200), 0, lambda: True)
+
+
+def count_files() -> int:
+    """Files in memory that this process has open."""
+    links = []
+    for path in Path("/proc/self/fd").iterdir():
+        # One of them is what lists them.
+        with contextlib.suppress(FileNotFoundError):
+            links.append(str(path.readlink()))
+    return len([link for link in links if link.startswith("/memfd:answer")])
+
+
+def test_files_in_memory_are_given_back() -> None:
+    """When an answer is made anew, replaced, dropped, or has to go for others."""
+    answers = Answers(most_bytes=1_000_000)
+    before = count_files()
+    first = make_answer(100_000)
+    answers.keep(b"first", first)
+    for date in (b"one", b"two", b"three"):
+        first.renew([(b"date", date)])
+        assert count_files() == before + 1
+    for number in range(2):
+        answer = make_answer(100_000)
+        answers.keep(b"second", answer)
+        answer.renew([])
+        assert count_files() == before + 2, number
+    answers.drop(b"first")
+    assert count_files() == before + 1
+    for number in range(20):
+        answers.keep(b"%d" % number, make_answer(100_000))
+    assert count_files() == before
+
+
+def test_one_that_is_larger_than_everything_is_not_kept() -> None:
+    """It would cost all others their places; an older answer to the same bytes goes all the same."""
+    answers = Answers(most_bytes=100_000)
+    for number in range(3):
+        answers.keep(b"%d" % number, make_answer(1000))
+    answers.keep(b"large", make_answer(1000))
+    answers.keep(b"large", make_answer(60_000))
+    assert [answers.find(b"%d" % number) is not None for number in range(3)] == [True] * 3
+    assert answers.find(b"large") is None
+
+
 def test_memory_is_bounded() -> None:
     answers = Answers(most_bytes=100_000)
-    line = Line("GET", "/", "1.1", 200)
     for number in range(1000):
-        answers.keep(b"%d" % number, Answer(b"", b"x" * 1000, line, 0, lambda: True))
+        answers.keep(b"%d" % number, make_answer(1000))
     kept = [number for number in range(1000) if answers.find(b"%d" % number)]
     assert 10 < len(kept) < 100
     assert kept == list(range(kept[0], 1000))
