@@ -211,6 +211,43 @@ def test_removed_or_changed_user_is_refused_after_the_reload(
     asyncio.run(scenario())
 
 
+def test_who_was_let_in_is_let_in_for_a_minute(authenticator: Authenticator, clock: Clock) -> None:
+    """However often the same answer was given meanwhile without a look at the header."""
+
+    async def scenario() -> None:
+        await authenticator.identify(RIGHT)
+        still = authenticator.remember(RIGHT)
+        clock.now += LIFETIME - 0.001
+        assert still()
+        clock.now += 0.001
+        assert not still()
+        await authenticator.identify(RIGHT)
+        assert not still()
+        assert authenticator.remember(RIGHT)()
+
+    asyncio.run(scenario())
+
+
+def test_who_is_let_in_without_a_look_at_the_header(authenticator: Authenticator) -> None:
+    """Whose answer depends on nobody's credentials, and whose does."""
+
+    async def scenario() -> None:
+        gate = Gate(frozenset({Action.DOWNLOAD}), authenticator)
+        for action, header in ((Action.LIST, RIGHT), (Action.LIST, None)):
+            assert gate.authorize_now(action, header) == ANONYMOUS
+            assert gate.remember(action, header) is None
+        for action in (Action.DOWNLOAD, Action.UPDATE):
+            assert gate.authorize_now(action, RIGHT) is None
+            assert await gate.authorize(action, RIGHT) == ALICE
+            assert gate.authorize_now(action, RIGHT) == ALICE
+            still = gate.remember(action, RIGHT)
+            assert still is not None
+            assert still()
+            authenticator._verified.clear()
+
+    asyncio.run(scenario())
+
+
 def test_reload_forgets_nobody_whose_line_stays(authenticator: Authenticator, file: PasswordFile, path: Path) -> None:
     """A change of somebody else's line costs nobody a second hashing."""
 

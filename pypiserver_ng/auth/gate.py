@@ -44,19 +44,19 @@ class Gate:
 
         Raises Unauthenticated where that is certain already, as without a header.
         """
-        if header is None or self._authenticator is None or not self._wants_identity(action):
+        authenticator = self._choose(action, header)
+        if authenticator is None:
             self.require(action, ANONYMOUS)
             return ANONYMOUS
-        return self._authenticator.peek(header)
+        return authenticator.peek(header)
 
     def remember(self, action: Action, header: bytes | None) -> Callable[[], bool] | None:
         """For a request that was just authorized: tells later, without raising, whether it would be again.
 
         None where nothing can change that.
         """
-        if header is None or self._authenticator is None or not self._wants_identity(action):
-            return None
-        return self._authenticator.remember(header)
+        authenticator = self._choose(action, header)
+        return authenticator.remember(header) if authenticator and header is not None else None
 
     async def authorize(self, action: Action, header: bytes | None) -> Identity:
         """Answer who does this, given the raw value of the Authorization header.
@@ -75,5 +75,7 @@ class Gate:
                 raise
             return ANONYMOUS
 
-    def _wants_identity(self, action: Action) -> bool:
-        return action in self._authenticate or action is Action.UPDATE
+    def _choose(self, action: Action, header: bytes | None) -> Authenticator | None:
+        """Who tells whose header this is; None where it makes no difference."""
+        is_wanted = action in self._authenticate or action is Action.UPDATE
+        return self._authenticator if is_wanted and header is not None else None
