@@ -25,7 +25,11 @@ def peek(fd: int, view: memoryview, offset: int) -> int:
 
 
 def lies_in_memory(fd: int, offset: int, count: int) -> bool:
-    """Whether a part of a file can probably be had without a disk: its first and its last byte can."""
+    """Whether the first and the last byte of a part of a file can be had without a disk.
+
+    So all of it probably can, since files are read from front to back and forgotten by age. To ask for every page costs
+    as much as to read it, or a mapping; who is wrong waits for the disk once, for what the part is long.
+    """
     byte = memoryview(bytearray(1))
     return count > 0 and peek(fd, byte, offset) == 1 and peek(fd, byte, offset + count - 1) == 1
 

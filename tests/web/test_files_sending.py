@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pypiserver_ng.index.opened import OpenFile
+from pypiserver_ng.index.opened import OpenFile, lies_in_memory
 from pypiserver_ng.index.threads import Threads
 from pypiserver_ng.model import Kind, UpstreamFile, normalize_name
 from pypiserver_ng.web.sending import Sender
@@ -287,3 +287,29 @@ def test_clients_that_leave(server: Server) -> None:
         request(connection, "large-1.0.zip")
         wait_until(lambda: count_open() == 1, 10)
     wait_until(lambda: count_open() == 0, 10)
+
+
+def test_the_ends_of_a_part_tell_of_it(tmp_path: Path) -> None:
+    """Both have to be in memory; where the file ends before, nothing is."""
+    path = tmp_path / "file"
+    page, count = os.sysconf("SC_PAGE_SIZE"), 512
+    path.write_bytes(os.urandom(page * count))
+    fd = os.open(path, os.O_RDWR)
+    try:
+        assert lies_in_memory(fd, 0, page * count)
+        assert lies_in_memory(fd, page * count - 1, 1)
+        assert not lies_in_memory(fd, 0, 0)
+        assert not lies_in_memory(fd, 0, page * count + 1)
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+        if lies_in_memory(fd, 0, 1):
+            pytest.skip("this file system forgets nothing")
+        os.pread(fd, 1, 0)
+        assert lies_in_memory(fd, 0, page)
+        assert not lies_in_memory(fd, 0, page * count)
+        os.pread(fd, 1, page * (count - 1))
+        assert lies_in_memory(fd, 0, page * count)
+        assert not lies_in_memory(fd, page * (count // 2), page)
+    finally:
+        os.close(fd)
