@@ -4,6 +4,9 @@ import ast
 from collections.abc import Iterable
 from pathlib import Path
 
+from pypiserver_ng.server.cycle import SENDFILE
+from pypiserver_ng.web import sending
+
 HOUSE = Path(__file__).parents[1] / "pypiserver_ng"
 
 LAYERS = (
@@ -48,6 +51,11 @@ def find_violations(edges: Iterable[tuple[str, str]]) -> list[str]:
             or (importer == "__main__" and imported != "cli")
         )
     ]
+
+
+def test_what_two_rooms_say_to_each_other_has_one_name() -> None:
+    """The server does not know the application, nor that the server: the name of their extension is written twice."""
+    assert sending._SENDFILE == SENDFILE
 
 
 def test_imports_point_one_way() -> None:

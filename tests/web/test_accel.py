@@ -100,6 +100,15 @@ def test_links(serve: Serve, packages: Path, tmp_path: Path) -> None:
     assert "x-accel-redirect" not in answer.headers
 
 
+def test_a_directory_whose_name_only_begins_alike(serve: Serve, packages: Path) -> None:
+    """It is none of those that are served."""
+    private = make_sdist(packages.with_name(f"{packages.name}-private"), "demo", "1.0")
+    (packages / private.name).symlink_to(private)
+    answer = Wire(serve(*OPEN, "--disable-fallback", *ACCEL).url).get(f"/packages/{private.name}", PROXIED)
+    assert answer.body == private.read_bytes()
+    assert "x-accel-redirect" not in answer.headers
+
+
 def test_refusals_are_ours(serve: Serve, stocked: Path, passwords: Path) -> None:
     """Who may not have it, and what is not there, is said as without a proxy."""
     wire = Wire(serve("-P", str(passwords), "-a", "download", "--disable-fallback", *ACCEL).url)
