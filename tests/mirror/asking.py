@@ -142,6 +142,12 @@ def listed(server: Server, project: str = "demo") -> dict[str, str]:
     return found
 
 
+def glance(server: Server, project: str = "demo") -> list[str]:
+    """The filenames on one page, for who waits for a change: of two pages, one may come before it and one after."""
+    page = page_of(server, project)
+    return [file["filename"] for file in page.json["files"]] if page.status == 200 else []
+
+
 def has_failed(answer: Answer) -> bool:
     """Whether the answer is an honest outage: not 404, not empty, and with a time to come again."""
     return answer.status in OUTAGE and re.fullmatch(r"[1-9]\d*", answer.headers.get("retry-after", "")) is not None

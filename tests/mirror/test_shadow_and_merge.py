@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mirror.asking import HTML, ask, is_complete, listed, page_of, url_of
+from tests.mirror.asking import HTML, ask, glance, is_complete, listed, page_of, url_of
 from tests.mirror.conftest import Mirror
 from tests.mirror.visible import assert_offered, assert_refused, explain, is_nowhere
 from tests.tools.distributions import build_sdist, build_wheel
@@ -62,9 +62,10 @@ def test_a_project_becomes_local(mirror: Mirror, mirrored: Mirrored) -> None:
 def test_a_project_is_local_no_more(mirror: Mirror, mirrored: Mirrored, packages: Path) -> None:
     server = mirror()
     path = LOCAL.write(packages)
-    wait_until(lambda: list(listed(server)) == [LOCAL.filename], within=10)
+    wait_until(lambda: glance(server) == [LOCAL.filename], within=10)
+    assert list(listed(server)) == [LOCAL.filename]
     path.unlink()
-    wait_until(lambda: NEWER.filename in listed(server), within=10)
+    wait_until(lambda: NEWER.filename in glance(server), within=10)
     assert_offered(server, NEWER)
 
 
@@ -120,6 +121,16 @@ def test_merging_follows_uploads(mirror: Mirror, mirrored: Mirrored) -> None:
     assert mirrored.count_pages() == 1
 
 
+def test_merging_follows_upstream(mirror: Mirror, mirrored: Mirrored) -> None:
+    """Nothing changes here, and the same question is asked again and again: what upstream adds is seen all the same."""
+    server = mirror("--merge", "demo", config='[[policy]]\nprojects = ["*"]\nmax-age = "1s"\nmerge = true\n')
+    assert upload(server.url, LOCAL).status_code == 200
+    assert NEWER.filename in listed(server)
+    newest = build_wheel("demo", "10.0")
+    mirrored.add("demo", newest)
+    wait_until(lambda: newest.filename in glance(server), within=10)
+
+
 def test_merged_projects_that_upstream_does_not_have(mirror: Mirror, mirrored: Mirrored) -> None:
     server = mirror("--merge", "*")
     mine = build_wheel("mine", "1.0")
@@ -141,5 +152,6 @@ def test_a_quarantined_project_is_nobodys(mirror: Mirror, mirrored: Mirrored, pr
     server = mirror("--merge", "demo")
     assert upload(server.url, LOCAL).status_code == 200
     assert program.run("status", "demo", "quarantined").returncode == 0
-    wait_until(lambda: listed(server) == {}, within=5)
+    wait_until(lambda: glance(server) == [], within=5)
+    assert listed(server) == {}
     assert not is_complete(ask(server, url_of(NEWER)))
