@@ -15,6 +15,7 @@ from sqlalchemy import Connection, insert
 
 from benchmarks.corpus import name_project
 from pypiserver_ng.catalog.database import Database
+from pypiserver_ng.catalog.finding import tell
 from pypiserver_ng.catalog.rows import Contents, Presence, contents_values, presence_values
 from pypiserver_ng.catalog.schema import files, projects
 from pypiserver_ng.filenames import parse_found
@@ -50,6 +51,7 @@ def _insert(connection: Connection, directory: Path, numbers: range, versions: i
         insert(projects), [{"name": name_project(number), "serial": serial, "files": versions} for number in numbers]
     )
     connection.execute(insert(files), rows)
+    tell(connection, [(row["project"], row["display_name"], row["summary"]) for row in rows])
     for row in rows:
         _make_sparse(Path(row["root"], row["path"]), row["mtime_ns"])
 

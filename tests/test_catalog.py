@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pypiserver_ng.catalog import Arrival, Catalog, Change, Contents, Presence, Rows
+from pypiserver_ng.catalog import Arrival, Catalog, Change, Contents, Presence, Rows, finding
 from pypiserver_ng.catalog.rows import from_microseconds, to_microseconds
 from pypiserver_ng.errors import Denied
 from pypiserver_ng.filenames import parse_found
@@ -256,11 +256,53 @@ SEARCHES: tuple[tuple[list[str], list[str]], ...] = (
 )
 
 
+def search(catalog: Catalog, terms: list[str]) -> list[str]:
+    return [found.name for found in catalog.found(catalog.search(terms), terms)]
+
+
 @pytest.mark.parametrize(("terms", "names"), SEARCHES)
 def test_a_search(catalog: Catalog, terms: list[str], names: list[str]) -> None:
     """One of the terms in the name or the summary, taken literally."""
     add(catalog, "demo-1.0.tar.gz", "other-1.0.zip")
-    assert sorted(found.name for found in catalog.search(terms)) == names
+    assert search(catalog, terms) == names
+
+
+def test_what_is_not_here_is_not_found(catalog: Catalog) -> None:
+    """Neither by a word that only a version had that went, nor once all are gone; every spelling of a word counts."""
+    for version, summary in (("1.0", "Größte Zahl"), ("2.0", "Other")):
+        add_upload(catalog, presence(f"De.mo-{version}.zip"), replace(CONTENTS, summary=summary), None)
+    name = NormalizedName("de-mo")
+    for term in ("größte", "de.mo", "de-mo", "other"):
+        assert set(search(catalog, [term])) == {name}
+    catalog.remove([file for file in read_files(catalog, name) if file.version == "1.0"], None)
+    assert (search(catalog, ["größte"]), search(catalog, ["other"])) == ([], [name])
+    catalog.sync([], [file.id for file in read_files(catalog, name)])
+    assert (catalog.search(["other"]), catalog.search([])) == ([], [])
+
+
+def test_a_file_that_was_copied_in_is_found_once_it_was_read(catalog: Catalog) -> None:
+    """And by what it says when it is read again."""
+    catalog.sync([presence("demo-1.0.zip")], [])
+    assert search(catalog, []) == []
+    catalog.record([(known, CONTENTS) for known in catalog.unread(1)])
+    assert search(catalog, ["alpha"]) == ["demo"]
+    catalog.record([(known, replace(CONTENTS, summary="Beta")) for known in catalog.everything()], again=True)
+    assert (search(catalog, ["alpha"]), search(catalog, ["beta"])) == ([], ["demo"])
+
+
+def test_finding_looks_at_few_rows(catalog: Catalog) -> None:
+    """The newest by their index, words in their own table, and files of the projects that have them."""
+    with catalog._database.reading() as connection:
+        asked: list[str] = []
+        connection.connection.set_trace_callback(asked.append)
+        finding.read_newest(connection, 5)
+        finding.read_found(connection, finding.find_names(connection, ["alpha"]), ["alpha"])
+        connection.connection.set_trace_callback(None)
+        plans = [row.detail for query in asked for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}")]
+    looks = [plan for plan in plans if "files" in plan]
+    assert len(looks) == 2
+    assert "SCAN files USING INDEX files_newest" in looks
+    assert all(plan.startswith("SEARCH") or "files_newest" in plan for plan in looks)
 
 
 def test_the_newest_first(catalog: Catalog) -> None:

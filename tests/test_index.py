@@ -284,11 +284,13 @@ def test_a_search_finds_each_project_in_its_newest_version(packages: Path) -> No
         async with opened(packages) as house:
             for built in (NEWER, WHEEL, build_wheel("other", "3.0")):
                 await house.add(built)
-            assert [(found.name, found.version) for found in await house.index.search(["FOR TESTS"])] == [
+            assert [(found.name, found.version) for found in (await house.index.search(["FOR TESTS"]))[0]] == [
                 ("demo", "2.0"),
                 ("other", "3.0"),
             ]
-            assert [found.name for found in await house.index.search(["oth"])] == ["other"]
+            assert [found.name for found in (await house.index.search(["oth"]))[0]] == ["other"]
+            found, count = await house.index.search([], 1)
+            assert ([one.name for one in found], count) == (["demo"], 2)
             assert [found.name for found in await house.index.recent(5)] == ["other", "demo"]
 
     run(scenario())

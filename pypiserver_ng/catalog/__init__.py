@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, insert, or_, select, true
+from sqlalchemy import ColumnElement, delete, func, insert, select, true
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from pypiserver_ng.catalog.arrivals import (
@@ -24,6 +24,7 @@ from pypiserver_ng.catalog.arrivals import (
 )
 from pypiserver_ng.catalog.database import Database, read_serial
 from pypiserver_ng.catalog.events import ATTEST, DELETE, STATUS, UNYANK, YANK
+from pypiserver_ng.catalog.finding import find_names, forget_empty, read_found, read_newest, tell
 from pypiserver_ng.catalog.prepared import Prepared
 from pypiserver_ng.catalog.queries import (
     METADATA_AFTER,
@@ -54,11 +55,10 @@ from pypiserver_ng.catalog.rows import (
     Rows,
     Stamp,
     found_values,
-    from_microseconds,
     read_values,
     to_known,
 )
-from pypiserver_ng.catalog.schema import doomed, files, mounts, projects, provenances, uploads, yanks
+from pypiserver_ng.catalog.schema import doomed, files, mounts, projects, provenances, uploads
 from pypiserver_ng.errors import Failure, NotFound
 from pypiserver_ng.filenames import release_key
 from pypiserver_ng.model import File, Found, NormalizedName, ParsedFilename, Status
@@ -210,35 +210,22 @@ class Catalog:
         with self._reading() as connection:
             return read_project(connection, name)[1:]
 
-    def search(self, terms: Sequence[str]) -> list[Found]:
-        """Projects whose name or summary holds one of the terms, in lower case; no terms means every project."""
-        fields = (files.c.project, func.lower(files.c.display_name), func.lower(func.coalesce(files.c.summary, "")))
-        query = _SEARCH.where(files.c.sha256.is_not(None))
-        if terms:
-            query = query.where(or_(*(field.contains(term, autoescape=True) for term in terms for field in fields)))
-        return self._search_rows(query)
+    def search(self, terms: Sequence[str]) -> list[NormalizedName]:
+        """Projects that may have one of the terms, in lower case, in name or summary, by name; all without terms."""
+        with self._reading() as connection:
+            return find_names(connection, terms)
+
+    def found(self, names: Sequence[NormalizedName], terms: Sequence[str]) -> Iterator[Found]:
+        """Every file of these projects that has one of the terms, by project, as it was when its part was read."""
+        for batch in batches(names):
+            with self._reading() as connection:
+                rows = read_found(connection, batch, terms)
+            yield from rows
 
     def recent(self, limit: int) -> list[Found]:
         """The newest files, the newest first."""
-        query = _SEARCH.where(files.c.sha256.is_not(None)).order_by(files.c.upload_time.desc()).limit(limit)
-        return self._search_rows(query)
-
-    def _search_rows(self, query: Any) -> list[Found]:
-        hidden = select(projects.c.name).where(projects.c.status == Status.QUARANTINED)
-        query = query.where(files.c.project.not_in(hidden))
         with self._reading() as connection:
-            yanked = {(row.project, row.version) for row in connection.execute(select(yanks))}
-            return [
-                Found(
-                    NormalizedName(row.project),
-                    row.display_name,
-                    row.version,
-                    row.summary,
-                    from_microseconds(row.upload_time),
-                    bool(yanked) and (row.project, release_key(row.version)) in yanked,
-                )
-                for row in connection.execute(query)
-            ]
+            return read_newest(connection, limit)
 
     def _known(self, condition: ColumnElement[bool], limit: int | None = None) -> list[Known]:
         query = select(files).where(condition).order_by(files.c.id).limit(limit)
@@ -310,6 +297,7 @@ class Catalog:
             for batch in batches(gone):
                 connection.execute(delete(files).where(files.c.id.in_(batch)))
             count_files(connection, touched)
+            forget_empty(connection, touched)
 
     def record(self, results: Sequence[tuple[Known, Contents]], *, again: bool = False) -> None:
         """What reading told of files, unless they changed in between; `again` also replaces what was known."""
@@ -319,6 +307,7 @@ class Catalog:
                 times = find_upload_times(change.connection, results)
                 rows = [read_values(known, contents, times) for known, contents in results]
                 change.connection.execute(describe_read(again=again), rows)
+                tell(change.connection, [_tell_of(known, contents) for known, contents in results])
 
     def remove(self, removed: Sequence[File], user: str | None) -> None:
         """Forget files and bury their names: other bytes never come back under them.
@@ -338,6 +327,7 @@ class Catalog:
                 fields = {"version": file.version, "filename": file.filename, "sha256": file.digests.sha256}
                 change.record(DELETE, file.project, **fields, user=user)
             count_files(connection, touched)
+            forget_empty(connection, touched)
 
     def doomed(self) -> list[Doomed]:
         """What deletions that did not end have left to do."""
@@ -362,4 +352,8 @@ class Catalog:
 
 
 _EXTENT = select(select(func.max(files.c.id)).scalar_subquery(), select(func.sum(projects.c.files)).scalar_subquery())
-_SEARCH = select(files.c.project, files.c.display_name, files.c.version, files.c.summary, files.c.upload_time)
+
+
+def _tell_of(known: Known, contents: Contents) -> tuple[str, str, str | None]:
+    parsed = known.presence.parsed
+    return parsed.name, contents.display_name or parsed.display_name, contents.summary

@@ -9,6 +9,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from pypiserver_ng.catalog.database import Transaction
 from pypiserver_ng.catalog.events import UPLOAD
+from pypiserver_ng.catalog.finding import tell
 from pypiserver_ng.catalog.prepared import Prepared
 from pypiserver_ng.catalog.queries import upsert_files
 from pypiserver_ng.catalog.rows import NO_MARKS, Contents, Known, Presence, contents_values, presence_values, to_known
@@ -105,6 +106,7 @@ def _record(change: Transaction, arrivals: Sequence[Arrival]) -> None:
     _TOUCH.each(connection, [{"name": name, "serial": change.serial, "files": 0} for name in names])
     rows = [_values(arrival) for arrival in arrivals]
     _UPSERT.each(connection, rows)
+    tell(connection, [(row["project"], row["display_name"], row["summary"]) for row in rows])
     # The same bytes again, before their deletion was finished: now they are meant to stay.
     if _IS_DOOMED.scalar(connection):
         _SPARE.each(connection, rows)

@@ -7,7 +7,11 @@ from alembic.operations import Operations
 from sqlalchemy import BigInteger, Column, Connection, Integer, LargeBinary, String, text
 
 from pypiserver_ng.catalog.events import ATTEST, DELETE, STATUS, UPLOAD, YANK, Event, record_events
+from pypiserver_ng.catalog.finding import tell
 from pypiserver_ng.filenames import parse_found
+
+#: Rows that are brought over at one go.
+_MOST_AT_ONCE = 1000
 
 
 def upgrade(connection: Connection, found: int) -> None:
@@ -82,5 +86,20 @@ def _tell_history(connection: Connection) -> Iterator[Event]:
         yield Event(0, 0, ATTEST, row.project, filename=row.filename, sha256=row.sha256, provenance=content)
 
 
+def _add_texts(operations: Operations) -> None:
+    """Search and the newest files without a look at every row."""
+    operations.create_table(
+        "texts",
+        Column("project", String, primary_key=True),
+        Column("text", String, primary_key=True),
+        sqlite_with_rowid=False,
+    )
+    operations.create_index("files_newest", "files", ["upload_time"], sqlite_where=text("sha256 IS NOT NULL"))
+    connection = operations.get_bind()
+    known = "SELECT DISTINCT project, display_name, summary FROM files WHERE sha256 IS NOT NULL ORDER BY project"
+    for rows in connection.execute(text(known)).partitions(_MOST_AT_ONCE):
+        tell(connection, [(row.project, row.display_name, row.summary) for row in rows])
+
+
 #: The first brings schema 1 to 2, and so on.
-_STEPS: tuple[Callable[[Operations], None], ...] = (_add_marks, _add_events)
+_STEPS: tuple[Callable[[Operations], None], ...] = (_add_marks, _add_events, _add_texts)

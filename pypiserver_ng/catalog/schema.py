@@ -14,7 +14,7 @@ from sqlalchemy import (
 )
 
 #: Rises with every change of the tables.
-VERSION = 3
+VERSION = 4
 
 metadata = MetaData()
 
@@ -57,9 +57,19 @@ files = Table(
     # Why the file could not be opened, where it could not.
     Column("problem", String),
     UniqueConstraint("root", "path"),
+    Index("files_newest", "upload_time", sqlite_where=Column("sha256", String).is_not(None)),
     Index("files_unread", "id", sqlite_where=Column("sha256", String).is_(None)),
     # What was learnt of one file must never be recorded for another that came after it.
     sqlite_autoincrement=True,
+)
+
+#: What words are looked for in: the names and summaries of files that were read. See `finding`.
+texts = Table(
+    "texts",
+    metadata,
+    Column("project", String, primary_key=True),
+    Column("text", String, primary_key=True),
+    sqlite_with_rowid=False,
 )
 
 #: Directories that were mounts when they were last looked at.

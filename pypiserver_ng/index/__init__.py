@@ -266,9 +266,9 @@ class Index:
         """As `counts`, as of the last question."""
         return self._holdings.counts()
 
-    async def search(self, terms: Sequence[str]) -> list[Found]:
-        """Local projects whose name or summary holds one of the terms, each in its newest version, by name."""
-        return await self.run(search_projects, self._catalog, terms)
+    async def search(self, terms: Sequence[str], limit: int | None = None) -> tuple[list[Found], int]:
+        """Local projects whose name or summary holds one of the terms, and how many. See `search_projects`."""
+        return await self.run(search_projects, self._catalog, terms, limit)
 
     async def recent(self, limit: int) -> list[Found]:
         """The projects with the newest files, each once, the newest first."""

@@ -1,18 +1,24 @@
 """Finds local projects by their names and summaries, and the newest. Blocking, called in threads."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 
 from pypiserver_ng.catalog import Catalog
 from pypiserver_ng.filenames import newest_version
 from pypiserver_ng.model import Found, NormalizedName
 
 
-def search_projects(catalog: Catalog, terms: Sequence[str]) -> list[Found]:
-    """Projects whose name or summary holds one of the terms, each in its newest version, by name."""
-    rows: dict[NormalizedName, dict[str, Found]] = {}
-    for row in catalog.search([term.lower() for term in terms]):
-        rows.setdefault(row.name, {})[row.version] = row
-    return [_choose_newest(versions) for _, versions in sorted(rows.items())]
+def search_projects(catalog: Catalog, terms: Sequence[str], limit: int | None) -> tuple[list[Found], int]:
+    """Projects whose name or summary holds one of the terms, each in its newest version, by name.
+
+    With a limit, only the first of them, so that not more is read; and how many there are together.
+    """
+    lowered = [term.lower() for term in terms]
+    names = catalog.search(lowered)
+    rows = groupby(catalog.found(names[:limit], lowered), attrgetter("name"))
+    found = [_choose_newest({row.version: row for row in versions}) for _, versions in rows]
+    return found, len(found) + len(names[len(names[:limit]) :])
 
 
 def list_recent(catalog: Catalog, limit: int) -> list[Found]:

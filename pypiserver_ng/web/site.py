@@ -145,12 +145,12 @@ class Search:
         site = self._site
         await site.gate.authorize(Action.LIST, http.header(scope, b"authorization"))
         asked = http.query_value(scope, "q")[:200].strip()
-        found = await site.index.search(asked.split()[:10])
+        found, total = await site.index.search(asked.split()[:10], _MOST_RESULTS)
         context = site.context(scope) | {
             "q": asked,
-            "results": [_hit(project) for project in found[:_MOST_RESULTS]],
-            "total": len(found),
-            "truncated": len(found) > _MOST_RESULTS,
+            "results": [_hit(project) for project in found],
+            "total": total,
+            "truncated": total > _MOST_RESULTS,
         }
         await site.send(scope, send, await site.index.run(lambda: site.templates.render("search.html", **context)))
 
