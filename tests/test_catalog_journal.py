@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pypiserver_ng.catalog import Catalog, Contents, Presence
+from pypiserver_ng.catalog import Arrival, Catalog, Contents, Presence
 from pypiserver_ng.errors import Invalid
 from pypiserver_ng.filenames import parse_found
 from pypiserver_ng.model import Digests, NormalizedName, Status
@@ -111,6 +111,35 @@ def test_every_event_is_a_line(state: Path) -> None:
         "filename": "old-1.0.tar.gz",
         "sha256": "a" * 64,
     }
+
+
+def test_from_where_it_was_done(tmp_path: Path) -> None:
+    """An address is in the catalog and in the journal, and comes back; older lines have none."""
+    found = presence("demo-1.0.tar.gz")
+    with opened(tmp_path) as catalog:
+        arrivals = [Arrival(found, CONTENTS, "alice", None, "192.0.2.1")]
+        assert catalog.add_uploads(arrivals) == [None]
+        catalog.add_provenance(found.parsed, "a" * 64, PROVENANCE, "bob", "192.0.2.2")
+        catalog.yank(DEMO, "1.0", None, "owner")
+        files = [known.file for known in catalog.project_rows(DEMO).known if known.file]
+        catalog.remove(files, "carol", "2001:db8::1")
+        catalog.finish_removal(catalog.doomed(), [], "carol", "2001:db8::1")
+        history = list(catalog.history())
+    (tmp_path / "catalog.sqlite").unlink()
+    addresses = ["192.0.2.1", "192.0.2.2", None, "2001:db8::1", "2001:db8::1"]
+    assert [event.address for event in history] == addresses
+    assert [line.get("address") for line in read_journal(tmp_path)] == addresses
+    with opened(tmp_path) as catalog:
+        assert list(catalog.history()) == history
+        assert list(catalog.history(3)) == history[3:]
+
+
+def test_a_long_history_is_read_in_parts(tmp_path: Path) -> None:
+    """Each event once, in order."""
+    with opened(tmp_path) as catalog:
+        for number in range(450):
+            catalog.set_status(DEMO, Status.QUARANTINED, str(number), None)
+        assert [event.reason for event in catalog.history()] == [str(number) for number in range(450)]
 
 
 def delete_it(path: Path, _: bytes) -> None:

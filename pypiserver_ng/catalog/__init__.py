@@ -23,7 +23,7 @@ from pypiserver_ng.catalog.arrivals import (
     record_arrivals,
 )
 from pypiserver_ng.catalog.database import Database, read_serial
-from pypiserver_ng.catalog.events import ATTEST, DELETE, STATUS, UNYANK, YANK
+from pypiserver_ng.catalog.events import ATTEST, DELETE, EVENTS_AFTER, STATUS, UNYANK, YANK, Event, read_event
 from pypiserver_ng.catalog.finding import find_names, forget_empty, read_found, read_newest, tell
 from pypiserver_ng.catalog.prepared import Prepared
 from pypiserver_ng.catalog.queries import (
@@ -69,6 +69,7 @@ __all__ = [
     "Change",
     "Contents",
     "Doomed",
+    "Event",
     "Known",
     "Outlook",
     "Presence",
@@ -182,9 +183,12 @@ class Catalog:
         """The sha256 of every core metadata that a file refers to, as it was when its part was read."""
         return (digest for _, digest in self._read_parts(METADATA_AFTER) if digest is not None)
 
-    def _read_parts(self, next_rows: Prepared) -> Iterator[Any]:
+    def history(self, last: int = 0) -> Iterator[Event]:
+        """Every event after the number `last`, in order, as it was when its part was read."""
+        return (read_event(row[1]) for row in self._read_parts(EVENTS_AFTER, last))
+
+    def _read_parts(self, next_rows: Prepared, last: int = 0) -> Iterator[Any]:
         # Nothing can be committed while somebody reads: whoever reads everything does it in parts.
-        last = 0
         while rows := self._read_part(next_rows, last):
             yield from rows
             last = rows[-1][0]
@@ -249,12 +253,14 @@ class Catalog:
         with self._change() as change:
             return record_arrivals(change, arrivals, overwrite=overwrite)
 
-    def add_provenance(self, parsed: ParsedFilename, sha256: str, content: bytes, user: str | None) -> None:
+    def add_provenance(
+        self, parsed: ParsedFilename, sha256: str, content: bytes, user: str | None, address: str | None = None
+    ) -> None:
         """Record what an upload of bytes that were here already brought."""
         with self._change() as change:
             touch(change, {parsed.name})
             fields = {"version": parsed.version, "filename": parsed.filename, "sha256": sha256}
-            change.record(ATTEST, parsed.name, **fields, user=user, provenance=content.decode())
+            change.record(ATTEST, parsed.name, **fields, user=user, address=address, provenance=content.decode())
 
     def yank(self, name: NormalizedName, version: str, reason: str | None, user: str | None) -> None:
         """Mark a release, its later files included (PEP 592). Raises NotFound when it has no file."""
@@ -309,7 +315,7 @@ class Catalog:
                 change.connection.execute(describe_read(again=again), rows)
                 tell(change.connection, [_tell_of(known, contents) for known, contents in results])
 
-    def remove(self, removed: Sequence[File], user: str | None) -> None:
+    def remove(self, removed: Sequence[File], user: str | None, address: str | None = None) -> None:
         """Forget files and bury their names: other bytes never come back under them.
 
         They are doomed until `finish_removal` says that they are gone from the disk too.
@@ -325,7 +331,7 @@ class Catalog:
                 row = Doomed(file.root, file.path, file.project, file.version, file.size, file.mtime_ns)
                 connection.execute(upsert(doomed).on_conflict_do_nothing(), [asdict(row)])
                 fields = {"version": file.version, "filename": file.filename, "sha256": file.digests.sha256}
-                change.record(DELETE, file.project, **fields, user=user)
+                change.record(DELETE, file.project, **fields, user=user, address=address)
             count_files(connection, touched)
             forget_empty(connection, touched)
 
@@ -334,7 +340,9 @@ class Catalog:
         with self._reading() as connection:
             return [Doomed(**row) for row in connection.execute(select(doomed)).mappings()]
 
-    def finish_removal(self, gone: Sequence[Doomed], kept: Sequence[Doomed], user: str | None) -> None:
+    def finish_removal(
+        self, gone: Sequence[Doomed], kept: Sequence[Doomed], user: str | None, address: str | None = None
+    ) -> None:
         """Files that are gone from the disk, and others that cannot be removed and may be found again."""
         with self._change() as change:
             connection = change.connection
@@ -348,7 +356,7 @@ class Catalog:
                 )
                 if is_whole and is_yanked(connection, project, version):
                     touch(change, {project})
-                    change.record(UNYANK, project, version=version, user=user)
+                    change.record(UNYANK, project, version=version, user=user, address=address)
 
 
 _EXTENT = select(select(func.max(files.c.id)).scalar_subquery(), select(func.sum(projects.c.files)).scalar_subquery())

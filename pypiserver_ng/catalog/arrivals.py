@@ -39,6 +39,7 @@ class Arrival:
     contents: Contents
     user: str | None
     provenance: bytes | None = None
+    address: str | None = None
 
 
 _STANDING = Prepared(
@@ -131,6 +132,7 @@ def _event_fields(arrival: Arrival) -> dict[str, Any]:
         "filename": parsed.filename,
         "sha256": arrival.contents.digests.sha256,
         "user": arrival.user,
+        "address": arrival.address,
         "upload_time": _moment(arrival),
         "provenance": arrival.provenance.decode() if arrival.provenance is not None else None,
     }

@@ -40,6 +40,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     project: str
     #: Who did it, as far as that is known.
     user: str | None = None
+    #: From where; None where a command did it on the machine itself.
+    address: str | None = None
     version: str | None = None
     filename: str | None = None
     sha256: str | None = None
@@ -117,10 +119,15 @@ def event_numbers(connection: Connection) -> set[int]:
     return set(connection.scalars(select(events.c.id)))
 
 
+def read_event(content: bytes) -> Event:
+    """One that the catalog has."""
+    return _decoder.decode(content)
+
+
 def events_since(connection: Connection, number: int) -> list[Event]:
     """Events with a higher number, in order."""
     query = select(events.c.content).where(events.c.id > number).order_by(events.c.id)
-    return [_decoder.decode(content) for content in connection.scalars(query)]
+    return [read_event(content) for content in connection.scalars(query)]
 
 
 def _each(apply: Callable[[Connection, Event], None]) -> Callable[[Connection, Sequence[Event]], None]:
@@ -205,6 +212,10 @@ _APPLY: dict[str, Callable[[Connection, Sequence[Event]], None]] = {
 
 _INSERT = Prepared(events.insert(), events.columns.keys())
 _LAST = Prepared(select(func.max(events.c.id)))
+#: Some of them: one with provenance may be long.
+EVENTS_AFTER = Prepared(
+    select(events.c.id, events.c.content).where(events.c.id > bindparam("last")).order_by(events.c.id).limit(200)
+)
 _PUT_UPLOAD = _put(uploads)
 _PUT_YANK = _put(yanks)
 _UNBURY = Prepared(delete(tombstones).where(tombstones.c.filename == bindparam("filename")))

@@ -374,7 +374,7 @@ class Index:
         """Delete the files of one release and bury their names; returns how many. Raises NotFound, Denied."""
         if not await self._holdings.record(name):
             raise NotFound(f"{name} ({version}) is not here")
-        files = await self.change(self._curator.delete, name, version, identity.user)
+        files = await self.change(self._curator.delete, name, version, identity.user, identity.address)
         _log.info("%s removed %s", identity.user or "anyone", ", ".join(file.path for file in files))
         return len(files)
 

@@ -54,7 +54,9 @@ class Curator:
         """Raises NotFound, but for a project that is quarantined before it is here."""
         self._catalog.set_status(name, status, reason, user)
 
-    def delete(self, name: NormalizedName, version: str, user: str | None) -> Sequence[File]:
+    def delete(
+        self, name: NormalizedName, version: str, user: str | None, address: str | None = None
+    ) -> Sequence[File]:
         """Delete the files of one release and bury their names. Raises NotFound, Denied, NoSpace, Unavailable."""
         # Every row: a copy that another package directory hides would come to light.
         rows = read_now(self._catalog, self._reader, name)
@@ -68,7 +70,7 @@ class Curator:
             if not self._directory.may_delete(file.root, file.path):
                 raise Denied(f"{file.filename} lies in a directory that the server may not change")
         try:
-            self._tree.forget(files, user)
+            self._tree.forget(files, user, address)
         except OSError as fault:
             raise translate_os_error(fault, "not everything was deleted") from fault
         return files

@@ -37,13 +37,13 @@ class Intake:
         Raises Invalid, Denied, Conflict, NoSpace or Unavailable; then nothing was stored.
         """
         try:
-            self._add(upload, scratch, identity.user)
+            self._add(upload, scratch, identity)
         except OSError as fault:
             raise translate_os_error(fault) from fault
         finally:
             scratch.discard()
 
-    def _add(self, upload: Upload, scratch: Scratch, user: str | None) -> None:
+    def _add(self, upload: Upload, scratch: Scratch, identity: Identity) -> None:
         digests = scratch.digests()
         _check_digests(upload, digests)
         parsed = parse_upload(upload.filename)
@@ -56,12 +56,12 @@ class Intake:
             provenance = self._attestations.check(upload.attestations, parsed, digests.sha256)
         if self._is_here(parsed.filename, digests.sha256, outlook):
             if provenance is not None:
-                self._catalog.add_provenance(parsed, digests.sha256, provenance, user)
+                self._catalog.add_provenance(parsed, digests.sha256, provenance, identity.user, identity.address)
             return
         raw = self._inspector.inspect_upload(scratch.path, parsed)
         contents = self._describe(digests, parsed, validate_metadata(raw, parsed), raw)
         self._directory.flush(scratch)
-        self._publisher.publish(Waiting(parsed, contents, user, provenance, scratch))
+        self._publisher.publish(Waiting(parsed, contents, identity.user, provenance, scratch, address=identity.address))
 
     def _is_here(self, filename: str, sha256: str, outlook: Outlook) -> bool:
         """True when the same bytes already have this name. Raises Conflict when other bytes have or had it."""

@@ -34,6 +34,7 @@ class Waiting:
     user: str | None
     provenance: bytes | None
     scratch: Scratch
+    address: str | None = None
     is_settled: bool = False
     fault: Exception | None = None
     seen: Seen | None = field(default=None, init=False)
@@ -201,7 +202,7 @@ def _to_row(waiting: Waiting) -> catalog.Arrival:
     assert waiting.seen is not None
     seen = waiting.seen
     presence = Presence(seen.root, seen.path, waiting.parsed, seen.size, seen.mtime_ns)
-    return catalog.Arrival(presence, waiting.contents, waiting.user, waiting.provenance)
+    return catalog.Arrival(presence, waiting.contents, waiting.user, waiting.provenance, waiting.address)
 
 
 def expect_same(filename: str, here: str | None, sha256: str) -> None:

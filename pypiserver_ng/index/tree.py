@@ -191,14 +191,14 @@ class Tree:
         names = {parsed.name for _, path in gone if (parsed := parse_found(path.rpartition("/")[2]))}
         return any(all(row.id in ids for row in self._catalog.project_rows(name).known) for name in names)
 
-    def forget(self, files: Sequence[File], user: str | None) -> None:
+    def forget(self, files: Sequence[File], user: str | None, address: str | None = None) -> None:
         """Delete files and bury their names. Raises OSError; what could not be deleted is known again then.
 
         A crash in between is made good by whoever compares next.
         """
         with self.lock:
-            self._catalog.remove(files, user)
-            self._delete_doomed(user)
+            self._catalog.remove(files, user, address)
+            self._delete_doomed(user, address)
 
     def _finish_deletions(self) -> None:
         """Delete what a process that died had begun to delete."""
@@ -206,11 +206,11 @@ class Tree:
             return
         with self.lock:
             try:
-                self._delete_doomed(None)
+                self._delete_doomed()
             except OSError as fault:
                 _log.warning("a deletion cannot be finished: %s", fault)
 
-    def _delete_doomed(self, user: str | None) -> None:
+    def _delete_doomed(self, user: str | None = None, address: str | None = None) -> None:
         failure: OSError | None = None
         gone: list[Doomed] = []
         kept: list[Doomed] = []
@@ -226,7 +226,7 @@ class Tree:
             except OSError as fault:
                 failure = fault
                 kept.append(file)
-        self._catalog.finish_removal(gone, kept, user)
+        self._catalog.finish_removal(gone, kept, user, address)
         if failure is not None:
             left = [self._see(file.root, file.path) for file in kept]
             self._catalog.sync([found for file in left if file and (found := self._recheck(file))], [])
