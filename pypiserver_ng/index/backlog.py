@@ -68,6 +68,7 @@ class Backlog:
         self._reader = reader
         #: Only one process at a time reads what nobody asked for.
         self._seat = store.seat
+        self._may_sweep = False
         self._swept = False
         self._asked = ThreadPoolExecutor(4, thread_name_prefix="reading")
         self._background = ThreadPoolExecutor(_READERS, thread_name_prefix="background")
@@ -81,7 +82,8 @@ class Backlog:
             threads.shutdown(cancel_futures=True)
 
     def wake(self) -> None:
-        """There may be unread files."""
+        """There may be unread files; the directories were compared."""
+        self._may_sweep = True
         self._has_unread.set()
 
     def load(self, name: NormalizedName) -> tuple[Entry, bool]:
@@ -137,8 +139,9 @@ class Backlog:
         if unread:
             due = [known for known in unread if self._reader.is_due(known)]
             return next(_divide(due), ())
-        if not self._swept:
-            # Once everything is read, what no file refers to is left over from deletions.
+        if self._may_sweep and not self._swept:
+            # Once everything is read, what no file refers to is left over from deletions. There is no hurry: at a start
+            # with very many files it would hold up those who learn what is there.
             self._swept = True
             self._metadata.sweep(_Kept(self._catalog.metadata_digests()))
         return None
