@@ -7,6 +7,7 @@ continues its row, so that nothing that was counted goes back. It must not know 
 
 import mmap
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ _ANSWERS = 4
 _KINDS = len(METHODS) * len(STATUSES)
 _WIDTH = _ANSWERS + 2 * _KINDS
 _BYTES = 8
+#: 512 KiB, of which the system gives what is used.
+_FAILURES = 1 << 16
 
 _METHOD = {method: number * len(STATUSES) for number, method in enumerate(METHODS)}
 _STATUS = {status: number for number, status in enumerate(_STATUSES)}
@@ -66,6 +69,9 @@ class Board:
         self._numbers = memoryview(mmap.mmap(-1, (seats * _WIDTH + 1) * _BYTES)).cast("Q")
         #: One number beside the rows, for what all have to agree on at once.
         self.shared = self._numbers[-1:]
+        #: Memory in which failures of callers are counted; begins with 16 random bytes that no caller knows.
+        self.failures = memoryview(mmap.mmap(-1, _FAILURES * _BYTES)).cast("Q")
+        self.failures[:2] = memoryview(secrets.token_bytes(16)).cast("Q")
 
     def row(self, seat: int) -> memoryview:
         return self._numbers[seat * _WIDTH : (seat + 1) * _WIDTH]
