@@ -55,5 +55,5 @@ def configure_logs(*, verbosity: int, stream: str, file: Path | None, style: str
     root = logging.getLogger()
     root.handlers[:] = handlers or [logging.NullHandler()]
     root.setLevel(logging.DEBUG if verbosity > 1 else logging.INFO if verbosity else logging.WARNING)
-    for noisy in ("watchfiles", "python_multipart", "asyncio"):
+    for noisy in ("python_multipart", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import logging
-import os
 import re
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -170,11 +169,9 @@ class Tree:
                 yield root, path
 
     def look(self, paths: Sequence[tuple[str, str]]) -> bool:
-        """Compare what changed, given as (root, path); everything if a directory came or went."""
+        """Compare what changed, given as (root, path) of files."""
         self._finish_deletions()
         if len(paths) > _MOST_PATHS:
-            return self.scan()
-        if any(parse_found(path.rpartition("/")[2]) is None and self._is_directory(root, path) for root, path in paths):
             return self.scan()
         stamps = self._catalog.stamps(paths)
         seen = [file for root, path in paths if (file := self._see(root, path))]
@@ -317,12 +314,6 @@ class Tree:
         with contextlib.suppress(OSError):
             return self._directory.look(root, path)
         return None
-
-    @staticmethod
-    def _is_directory(root: str, path: str) -> bool:
-        """Whether this is a directory, or may have been one."""
-        full = f"{root}/{path}"
-        return os.path.isdir(full) or not os.path.lexists(full)  # noqa: PTH112
 
     def _is_gone(self, root: str, path: str) -> bool:
         # A directory that is no longer served is gone with everything in it; one that is served and missing is
