@@ -1,0 +1,94 @@
+"""`/_/oidc/…`: trusted publishing as uv and pdm ask for it.
+
+Every failure is JSON with `errors`, which clients go through. Without an exchange it is not enabled.
+"""
+
+import json
+from typing import Any
+
+import msgspec
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from pypiserver_ng.auth.exchange import Exchange, Refused
+from pypiserver_ng.errors import Failure, TooLarge, TooMany
+from pypiserver_ng.web import http
+from pypiserver_ng.web.form import ClientLeft, read_body
+
+_MOST_BODY = 32 * 1024
+
+
+class _Request(msgspec.Struct):
+    token: str
+
+
+class Audience:
+    """GET: whom an identity token has to be made out to."""
+
+    def __init__(self, exchange: Exchange | None) -> None:
+        self._exchange = exchange
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._exchange is None:
+            await _send(send, 404, _describe(_not_enabled()))
+        else:
+            await _send(send, 200, {"audience": self._exchange.audience})
+
+
+class MintToken:
+    """POST: an issuer's identity token for a token of this index."""
+
+    def __init__(self, exchange: Exchange | None) -> None:
+        self._exchange = exchange
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        client = scope.get("client")
+        try:
+            answer = await self._mint(receive, client[0] if client else None)
+        except ClientLeft:
+            return
+        except Failure as failure:
+            status = 422 if isinstance(failure, Refused) else 429 if isinstance(failure, TooMany) else 503
+            wait: http.Headers = [] if failure.retry_after is None else [(b"retry-after", b"%d" % failure.retry_after)]
+            await _send(send, status, _describe(failure), wait)
+            return
+        await _send(send, 200, answer)
+
+    async def _mint(self, receive: Receive, address: str | None) -> dict[str, Any]:
+        if self._exchange is None:
+            raise _not_enabled()
+        with self._exchange.counting(address):
+            minted = await self._exchange.mint(await _read_token(receive), address)
+        return {"success": True, "token": minted.text, "expires": int(minted.expires.timestamp())}
+
+
+async def _read_token(receive: Receive) -> str:
+    try:
+        return msgspec.json.decode(await read_body(receive, most=_MOST_BODY), type=_Request).token
+    except TooLarge as fault:
+        raise Refused("invalid-payload", fault.message) from None
+    except (msgspec.DecodeError, RecursionError):
+        raise Refused("invalid-payload", 'the request must be JSON such as {"token": "<identity token>"}') from None
+
+
+def _not_enabled() -> Refused:
+    return Refused("not-enabled", "trusted publishing is off here: the configuration has no [[publisher]] entry")
+
+
+def _describe(failure: Failure) -> dict[str, Any]:
+    """In the public index's shape."""
+    code = failure.code if isinstance(failure, Refused) else "unavailable"
+    code = "too-many-requests" if isinstance(failure, TooMany) else code
+    return {"message": "Token request failed", "errors": [{"code": code, "description": failure.message}]}
+
+
+async def _send(send: Send, status: int, answer: dict[str, Any], headers: http.Headers | None = None) -> None:
+    more: http.Headers = [*(headers or []), (b"cache-control", b"no-store")]
+    await http.send_bytes(send, status, json.dumps(answer).encode(), b"application/json", more)
+
+
+def routes(exchange: Exchange | None) -> list[BaseRoute]:
+    return [
+        Route("/_/oidc/audience", Audience(exchange), methods=["GET"]),
+        Route("/_/oidc/mint-token", MintToken(exchange), methods=["POST"]),
+    ]
