@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -411,6 +412,22 @@ def test_nobody_waits_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with other:
         pass
     one.close()
+    other.close()
+
+
+def test_who_waited_for_threads_waits_less_for_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds in all, by a clock that only waiting moves."""
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.append(now.pop() + seconds))
+    mine, other = SharedLock(tmp_path / "lock"), SharedLock(tmp_path / "lock")
+    with other, monkeypatch.context() as patch:
+        patch.setattr("pypiserver_ng.storage.lock.time", clock)
+        threads = SimpleNamespace(acquire=lambda timeout: not clock.sleep(timeout - 1), release=lambda: None)
+        patch.setattr(mine, "_threads", threads)
+        with pytest.raises(TimeoutError), mine:
+            pass
+        assert 10 < now[0] < 10.1
+    mine.close()
     other.close()
 
 

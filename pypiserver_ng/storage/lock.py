@@ -21,10 +21,12 @@ class SharedLock:
 
     def __enter__(self) -> None:
         """Raises TimeoutError."""
+        # For threads and for processes together.
+        deadline = time.monotonic() + _PATIENCE_SECONDS
         if not self._threads.acquire(timeout=_PATIENCE_SECONDS):
             raise TimeoutError(errno.ETIMEDOUT, "another change takes too long")
         try:
-            self._lock_file(time.monotonic() + _PATIENCE_SECONDS)
+            self._lock_file(deadline)
         except BaseException:
             self._threads.release()
             raise
