@@ -17,7 +17,7 @@ LAYERS = (
     ("web",),
     ("index",),
     ("catalog", "storage", "upstream", "auth"),
-    ("config", "filenames", "metadata", "archive", "policy", "pages", "attestations", "counters"),
+    ("config", "filenames", "metadata", "archive", "policy", "pages", "attestations", "counters", "client_config"),
     ("model",),
     ("errors",),
 )

@@ -13,6 +13,7 @@ from pypiserver_ng import __version__
 from pypiserver_ng.cli import (
     cache,
     check_config,
+    client_config,
     delete,
     fetch,
     reindex,
@@ -98,3 +99,4 @@ def _group() -> None:
 
 for module in (run, check_config, yank, unyank, delete, status, reindex, verify, cache, why, fetch, update, upstream):
     _group.add_command(module.command)
+_group.add_command(client_config.command)
