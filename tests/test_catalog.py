@@ -184,6 +184,20 @@ def test_a_catalog_that_is_older_than_its_counter(tmp_path: Path) -> None:
     second.close()
 
 
+def test_an_older_catalog_under_a_running_server(tmp_path: Path) -> None:
+    """Copied over the one that is in use: whatever changes afterwards is followed at once."""
+    catalog = Catalog(tmp_path)
+    add(catalog, "demo-1.0.tar.gz")
+    older = (tmp_path / "catalog.sqlite").read_bytes()
+    add(catalog, *(f"demo-{number}.0.tar.gz" for number in range(2, 6)))
+    followed = catalog.shared.value
+    (tmp_path / "catalog.sqlite").write_bytes(older)
+    add(catalog, "late-1.0.tar.gz")
+    assert catalog.shared.value == catalog.serial() == followed + 1
+    assert [change.name for change in catalog.changes_since(followed)] == ["late"]
+    catalog.close()
+
+
 def test_a_catalog_is_kept(tmp_path: Path) -> None:
     """Closed and opened again, also where the path holds what a URL would not."""
     for name in ("state", "what?mode=memory", "100%25"):

@@ -114,8 +114,7 @@ class Database:
     def _committed(self) -> Iterator[Transaction]:
         with self._writing:
             with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
-                serial = read_serial(connection) + 1
-                _set(connection, "serial", serial)
+                serial = self._count(connection)
                 change = Transaction(connection, serial)
                 yield change
             try:
@@ -123,6 +122,13 @@ class Database:
             except OSError as fault:
                 # It is committed; other processes learn of it when they next compare.
                 _log.error("the counter of changes cannot be written now: %s", fault.strerror)
+
+    def _count(self, connection: Connection) -> int:
+        """The number of a change: higher than any that was told, also where an older database was put in its place."""
+        counted = self.shared.value
+        serial = max(read_serial(connection), counted if counted < _NEVER_REACHED else 0) + 1
+        _set(connection, "serial", serial)
+        return serial
 
     def _write_down(self, events: Sequence[Event], *, must_last: bool) -> None:
         """Bring the journal up to the committed events, of which these are ours."""
