@@ -15,6 +15,7 @@ from pypiserver_ng.cli import (
     check_config,
     client_config,
     delete,
+    events,
     fetch,
     reindex,
     run,
@@ -99,4 +100,5 @@ def _group() -> None:
 
 for module in (run, check_config, yank, unyank, delete, status, reindex, verify, cache, why, fetch, update, upstream):
     _group.add_command(module.command)
+_group.add_command(events.command)
 _group.add_command(client_config.command)
