@@ -253,6 +253,7 @@ def choose_site(config: Config, index: Index, gate: Gate) -> site.Site:
         uploads=uploads,
         private=Action.LIST in config.authenticate,
         welcome=config.welcome.read_text(encoding="utf-8") if config.welcome else None,
+        guarded=not config.authenticate.isdisjoint({Action.LIST, Action.DOWNLOAD}),
     )
 
 

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from pypiserver_ng import __version__, pages
 from pypiserver_ng.auth import Gate
+from pypiserver_ng.client_config import CLIENTS, Server, configure_client, find_host, list_clients
 from pypiserver_ng.errors import Unauthenticated, Unavailable
 from pypiserver_ng.index import Index
 from pypiserver_ng.metadata import CoreMetadata
@@ -40,6 +41,8 @@ class Site:
     private: bool
     #: Text of the user's own home page.
     welcome: str | None
+    #: Whether listing or downloading needs credentials.
+    guarded: bool = False
 
     async def may_list(self, scope: Scope) -> bool:
         try:
@@ -60,13 +63,12 @@ class Site:
     def context(self, scope: Scope) -> dict[str, Any]:
         """What every page knows: the way back to the root, and this server's URL as the reader sees it."""
         url = base_url(scope)
-        host = url.split("/")[2]
         return {
             "base": http.way_to_root(scope) or "./",
             "version": __version__,
             "url": url,
             "simple_url": f"{url}simple/",
-            "host": host if host.endswith("]") else host.rpartition(":")[0] or host,
+            "host": find_host(url),
             "plain_http": scope["scheme"] == "http",
         }
 
@@ -102,6 +104,7 @@ class Home:
             "fallbacks": [upstream.public_url for upstream in upstreams[: None if site.index.has_mirror else 1]],
             "has_mirror": site.index.has_mirror,
             "reserved": list(site.index.policy.reserve),
+            "clients": _describe_clients(Server(base_url(scope), site.uploads, site.guarded)),
         }
         await site.send(scope, send, await site.index.run(lambda: site.templates.render("home.html", **context)))
 
@@ -171,6 +174,12 @@ class ToSite:
         version: str | None = scope["path_params"].get("version")
         target = f"project/{http.read_name(scope)}/"
         await http.redirect(scope, send, target + (f"{quote(version, safe='')}/" if version else ""))
+
+
+def _describe_clients(server: Server) -> list[dict[str, str]]:
+    return [
+        {"name": name, "what": CLIENTS[name], "text": configure_client(name, server)} for name in list_clients(server)
+    ]
 
 
 def _hit(found: Any) -> dict[str, Any]:

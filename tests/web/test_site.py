@@ -1,5 +1,6 @@
 """Pages for people: they are there, their links lead somewhere, and nothing in them runs."""
 
+import html
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urldefrag, urljoin, urlsplit
@@ -7,6 +8,8 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 import pytest
 from starlette.testclient import TestClient
 
+from pypiserver_ng.client_config import CLIENTS, Server, configure_client
+from pypiserver_ng.model import Action
 from tests.tools.distributions import make_sdist, make_wheel
 from tests.web.conftest import ROOT, OpenIndex, read_all
 from tests.web.forms import header
@@ -203,6 +206,40 @@ def test_commands_name_this_server(open_index: OpenIndex) -> None:
     """The home page shows the URL under which its reader sees it."""
     answer = open_index(server_base_url="/team").get("/team/", headers={"host": "pypi.acme.example:8443"})
     assert "http://pypi.acme.example:8443/team/simple/" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("authenticate", "uploads", "is_guarded"),
+    (
+        (frozenset(), "open", False),
+        ({Action.DOWNLOAD}, "open", True),
+        ({Action.UPDATE, Action.LIST}, "credentials", True),
+    ),
+)
+def test_clients_are_configured_as_by_the_command(
+    open_index: OpenIndex, passwords: Path, authenticate: frozenset[Action], uploads: str, is_guarded: bool
+) -> None:
+    """The home page has the same text for each, for the URL and for what this server asks for."""
+    client = open_index(authenticate=frozenset(authenticate), passwords=passwords, server_base_url="/team")
+    page = html.unescape(client.get("/team/", headers={"host": "pypi.acme.example"}).text)
+    server = Server("http://pypi.acme.example/team/", uploads, is_guarded)
+    assert [name for name in CLIENTS if f"<pre>{configure_client(name, server)}</pre>" not in page] == []
+
+
+def test_a_server_that_takes_no_uploads_does_not_say_how(open_index: OpenIndex) -> None:
+    """Nobody has a password for it."""
+    page = open_index(authenticate=frozenset({Action.UPDATE})).get("/").text
+    assert "takes no uploads" in page
+    assert "publish-url" not in page
+    assert "twine upload" not in page
+
+
+@pytest.mark.parametrize("host", ("[:::]", "[::1]:8080", "pypi.acme.example:99999"))
+def test_a_host_that_is_hardly_one(stocked: TestClient, host: str) -> None:
+    """It is shown to who sent it, and makes nothing fail."""
+    answer = stocked.get("/", headers={"host": host})
+    assert answer.status_code == 200
+    assert f"http://{host}/simple/" in answer.text
 
 
 def test_own_home_page(open_index: OpenIndex, packages: Path, tmp_path: Path) -> None:

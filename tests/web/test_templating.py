@@ -101,6 +101,7 @@ def _home(word: str) -> dict[str, Any]:
         "fallbacks": [word],
         "has_mirror": False,
         "reserved": [word, word],
+        "clients": [{"name": word, "what": word, "text": word}] * 2,
         **_server(word),
     }
 
@@ -194,11 +195,8 @@ def test_home_page_configures_clients_for_this_url() -> None:
     text = _render("home.html", url="https://p.example/x/", simple_url="https://p.example/x/simple/").text
     for line in (
         "pip install --index-url https://p.example/x/simple/",
-        "[global]\nindex-url = https://p.example/x/simple/\n",
-        '[[tool.uv.index]]\nurl = "https://p.example/x/simple/"\ndefault = true\n',
-        "UV_DEFAULT_INDEX=https://p.example/x/simple/",
+        "uv pip install --default-index https://p.example/x/simple/",
         "twine upload --repository-url https://p.example/x/ dist/*",
-        "repository = https://p.example/x/\n",
         "uv publish --publish-url https://p.example/x/",
     ):
         assert line in text
@@ -208,8 +206,8 @@ def test_home_page_configures_clients_for_this_url() -> None:
     ("changed", "present", "absent"),
     (
         ({"uploads": "refused"}, "without a password file", "twine upload"),
-        ({"uploads": "open"}, "No credentials are needed", "username ="),
-        ({"uploads": "credentials"}, "username = YOU", "No credentials"),
+        ({"uploads": "open"}, "No credentials are needed", "Uploads need"),
+        ({"uploads": "credentials"}, "--username YOU", "No credentials"),
         ({"fallbacks": []}, "there is no fallback", "comes from"),
         ({"fallbacks": ["https://mirror.example/simple/"]}, "https://mirror.example/simple/", "no fallback"),
         ({"fallbacks": ["https://one.example/", "https://two.example/"], "has_mirror": True}, "or else", "comes from"),
