@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from pypiserver_ng.archive.inspector import Inspector
 from pypiserver_ng.attestations import AttestationVerifier
-from pypiserver_ng.auth import Authenticator, Gate, PasswordFile
+from pypiserver_ng.auth import Access, Authenticator, Gate, PasswordFile, TokenBook
 from pypiserver_ng.config import Config
 from pypiserver_ng.counters import Board, Counters
 from pypiserver_ng.index import Index
@@ -30,7 +30,7 @@ from pypiserver_ng.index.following import Flights
 from pypiserver_ng.index.reading import Reader
 from pypiserver_ng.index.store import Store, open_store
 from pypiserver_ng.index.threads import Threads
-from pypiserver_ng.model import Action
+from pypiserver_ng.model import Action, Right
 from pypiserver_ng.policy import NO_ADVISORIES, Policy
 from pypiserver_ng.storage import Cache
 from pypiserver_ng.upstream.addresses import Upstream
@@ -103,7 +103,10 @@ async def open_bringer(config: Config) -> "AsyncIterator[tuple[Bringer, Callable
             bringer = Bringer(index, store, Reader(store.directory, store.metadata, inspector, started=0.0))
             try:
                 # Everybody may read in it: only who knows its prefix finds it.
-                yield bringer, partial(compose_asgi, config, index, Gate(frozenset({Action.UPDATE}), None))
+                yield (
+                    bringer,
+                    partial(compose_asgi, config, index, Gate(frozenset({Action.UPDATE}), Authenticator(None))),
+                )
             finally:
                 await index.run(bringer.stop)
                 await index.stop()
@@ -125,7 +128,7 @@ def compose_index(config: Config, store: Store) -> tuple[Index, AdvisoryWatch | 
         inspector,
         open_mirror(config, upstreams, inspector) if policy.needs_cache else None,
         overwrite=config.overwrite,
-        private_pages=Action.LIST in config.authenticate,
+        private_pages=config.needs_credentials(Right.LIST),
     )
     return index, watch
 
@@ -139,17 +142,17 @@ def create_app(config: Config, counters: Counters | None = None) -> Application:
     cell = counters.board.shared if counters else None
     store = open_store(config.packages, config.state_dir, is_server=True, cell=cell)
     index, watch = compose_index(config, store)
-    authenticator = Authenticator(PasswordFile(config.passwords)) if config.passwords else None
-    gate = Gate(config.authenticate, authenticator)
+    passwords = PasswordFile(config.passwords) if config.passwords else None
+    authenticator = Authenticator(passwords, TokenBook(store.catalog.tokens))
+    gate = Gate(config.authenticate, authenticator, Access(config.grants), conceal=config.conceal)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.callback(store.close)
-            if authenticator is not None:
-                stack.callback(authenticator.close)
-                watching = asyncio.create_task(authenticator.watch())
-                stack.callback(watching.cancel)
+            stack.callback(authenticator.close)
+            watching = asyncio.create_task(authenticator.watch())
+            stack.callback(watching.cancel)
             if watch is not None:
                 following = asyncio.create_task(watch.run(index.heed))
                 stack.callback(following.cancel)
@@ -227,8 +230,8 @@ def choose_routes(
     config: Config, index: Index, gate: Gate, people: site.Site, counters: Counters | None
 ) -> list[BaseRoute]:
     """Every route of the index. Order matters: pages first, because they are asked most; the bare root last."""
-    private_pages = Action.LIST in config.authenticate
-    private_files = Action.DOWNLOAD in config.authenticate
+    private_pages = config.needs_credentials(Right.LIST)
+    private_files = config.needs_credentials(Right.DOWNLOAD)
     ages = files.Ages(config.cache_control, overwrite=config.overwrite, private=private_files)
     accel = Accel(config.accel_redirect, [*config.packages, config.state_dir / "cache" / "files"])
     return [
@@ -245,15 +248,15 @@ def choose_routes(
 
 
 def choose_site(config: Config, index: Index, gate: Gate) -> site.Site:
-    uploads = "open" if Action.UPDATE not in config.authenticate else "credentials" if config.passwords else "refused"
+    uploads = "open" if not config.needs_credentials(Right.UPLOAD) else "credentials" if config.passwords else "refused"
     return site.Site(
         index=index,
         gate=gate,
         templates=Templates(),
         uploads=uploads,
-        private=Action.LIST in config.authenticate,
+        private=config.needs_credentials(Right.LIST),
         welcome=config.welcome.read_text(encoding="utf-8") if config.welcome else None,
-        guarded=not config.authenticate.isdisjoint({Action.LIST, Action.DOWNLOAD}),
+        guarded=config.needs_credentials(Right.LIST) or config.needs_credentials(Right.DOWNLOAD),
     )
 
 

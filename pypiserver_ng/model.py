@@ -208,7 +208,7 @@ class Token:
 
     #: Public, in the token's text; what it is found by.
     id: str
-    #: What people call it; unique among those that are valid.
+    #: What people call it, unique among those that are kept; with a colon, what was made for no person.
     name: str
     #: sha256 of the secret part.
     hash: bytes = field(repr=False)
@@ -220,6 +220,11 @@ class Token:
     expires: datetime | None = None
     #: Later versions than this one are not for its owner.
     until_version: str | None = None
+
+    @property
+    def user(self) -> str:
+        """Who acts with it, as it is written down."""
+        return self.name if ":" in self.name else f"token:{self.name}"
 
 
 @dataclass(frozen=True, slots=True)

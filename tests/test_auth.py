@@ -12,9 +12,12 @@ from passlib.hash import bcrypt, ldap_sha1
 from pypiserver_ng.auth import Authenticator, Gate, Htpasswd, PasswordFile
 from pypiserver_ng.auth.credentials import CAPACITY, LIFETIME, THREADS, WAITING
 from pypiserver_ng.errors import Failure, Unauthenticated, Unavailable
-from pypiserver_ng.model import ANONYMOUS, Action, Identity
+from pypiserver_ng.model import ANONYMOUS, Action, Identity, NormalizedName, Right
 
 ALICE = Identity("alice")
+DEMO = NormalizedName("demo")
+#: What each action is about, first of all.
+RIGHTS = {Action.LIST: Right.LIST, Action.DOWNLOAD: Right.DOWNLOAD, Action.UPDATE: Right.UPLOAD}
 
 
 def basic(user: str, password: str, encoding: str = "utf-8") -> bytes:
@@ -234,13 +237,13 @@ def test_who_is_let_in_without_a_look_at_the_header(authenticator: Authenticator
     async def scenario() -> None:
         gate = Gate(frozenset({Action.DOWNLOAD}), authenticator)
         for action, header in ((Action.LIST, RIGHT), (Action.LIST, None)):
-            assert gate.authorize_now(action, header) == ANONYMOUS
-            assert gate.remember(action, header) is None
+            assert gate.authorize_now(RIGHTS[action], DEMO, header) == ANONYMOUS
+            assert gate.remember(RIGHTS[action], header) is None
         for action in (Action.DOWNLOAD, Action.UPDATE):
-            assert gate.authorize_now(action, RIGHT) is None
-            assert await gate.authorize(action, RIGHT) == ALICE
-            assert gate.authorize_now(action, RIGHT) == ALICE
-            still = gate.remember(action, RIGHT)
+            assert gate.authorize_now(RIGHTS[action], DEMO, RIGHT) is None
+            assert await gate.authorize(RIGHTS[action], DEMO, RIGHT) == ALICE
+            assert gate.authorize_now(RIGHTS[action], DEMO, RIGHT) == ALICE
+            still = gate.remember(RIGHTS[action], RIGHT)
             assert still is not None
             assert still()
             authenticator._verified.clear()
@@ -371,18 +374,18 @@ def test_listed_action_needs_credentials(authenticator: Authenticator, action: A
 
     async def scenario() -> None:
         with pytest.raises(Unauthenticated, match="Credentials are needed"):
-            gate.authorize_now(action, None)
-        await refused(gate.authorize(action, None))
-        await refused(gate.authorize(action, WRONG))
-        await refused(gate.authorize(action, b"Bearer x"))
-        assert gate.authorize_now(action, RIGHT) is None
-        assert await gate.authorize(action, RIGHT) == ALICE
-        assert gate.authorize_now(action, RIGHT) == ALICE
+            gate.authorize_now(RIGHTS[action], DEMO, None)
+        await refused(gate.authorize(RIGHTS[action], DEMO, None))
+        await refused(gate.authorize(RIGHTS[action], DEMO, WRONG))
+        await refused(gate.authorize(RIGHTS[action], DEMO, b"Bearer x"))
+        assert gate.authorize_now(RIGHTS[action], DEMO, RIGHT) is None
+        assert await gate.authorize(RIGHTS[action], DEMO, RIGHT) == ALICE
+        assert gate.authorize_now(RIGHTS[action], DEMO, RIGHT) == ALICE
 
     asyncio.run(scenario())
-    gate.require(action, ALICE)
+    gate.require(RIGHTS[action], DEMO, ALICE)
     with pytest.raises(Unauthenticated):
-        gate.require(action, ANONYMOUS)
+        gate.require(RIGHTS[action], DEMO, ANONYMOUS)
 
 
 @pytest.mark.parametrize("action", (Action.DOWNLOAD, Action.LIST))
@@ -392,8 +395,8 @@ def test_open_action_ignores_the_header(
 ) -> None:
     """Stale credentials do not matter where none are needed, and cost no hashing."""
     gate = Gate(frozenset({Action.UPDATE}), authenticator)
-    assert gate.authorize_now(action, header) == ANONYMOUS
-    assert asyncio.run(gate.authorize(action, header)) == ANONYMOUS
+    assert gate.authorize_now(RIGHTS[action], DEMO, header) == ANONYMOUS
+    assert asyncio.run(gate.authorize(RIGHTS[action], DEMO, header)) == ANONYMOUS
     assert verifications == []
 
 
@@ -405,7 +408,7 @@ def test_open_upload_is_attributed_but_never_refused(
 ) -> None:
     """An upload that needs no credentials is recorded under its user where they are right."""
     gate = Gate(frozenset(), authenticator)
-    assert expected == asyncio.run(gate.authorize(Action.UPDATE, header))
+    assert expected == asyncio.run(gate.authorize(RIGHTS[Action.UPDATE], DEMO, header))
 
 
 def test_open_upload_is_not_refused_when_the_queue_is_full(
@@ -418,34 +421,29 @@ def test_open_upload_is_not_refused_when_the_queue_is_full(
 
     async def scenario() -> None:
         headers = [basic("alice", str(number)) for number in range(THREADS + WAITING)]
-        waiting = [asyncio.create_task(gate.authorize(Action.UPDATE, header)) for header in headers]
+        waiting = [asyncio.create_task(gate.authorize(RIGHTS[Action.UPDATE], DEMO, header)) for header in headers]
         await asyncio.sleep(0)
-        assert await gate.authorize(Action.UPDATE, RIGHT) == ANONYMOUS
+        assert await gate.authorize(RIGHTS[Action.UPDATE], DEMO, RIGHT) == ANONYMOUS
         go_on.set()
         assert await asyncio.gather(*waiting) == [ANONYMOUS] * len(headers)
 
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("header", (None, RIGHT, b"Bearer x"))
+@pytest.mark.parametrize("header", (None, RIGHT))
 def test_without_a_password_file_listed_actions_are_always_refused(header: bytes | None) -> None:
     """The refusal says what the operator has to do; open actions stay open."""
-    gate = Gate(frozenset({Action.UPDATE, Action.LIST}), None)
+    gate = Gate(frozenset({Action.UPDATE, Action.LIST}), Authenticator(None))
     for action in (Action.UPDATE, Action.LIST):
         with pytest.raises(Unauthenticated, match="--passwords"):
-            gate.authorize_now(action, header)
-        with pytest.raises(Unauthenticated, match="--passwords"):
-            asyncio.run(gate.authorize(action, header))
-        with pytest.raises(Unauthenticated, match="--passwords"):
-            gate.require(action, ALICE)
-    assert asyncio.run(gate.authorize(Action.DOWNLOAD, header)) == ANONYMOUS
-    gate.require(Action.DOWNLOAD, ANONYMOUS)
+            asyncio.run(gate.authorize(RIGHTS[action], DEMO, header))
+    assert asyncio.run(gate.authorize(RIGHTS[Action.DOWNLOAD], DEMO, header)) == ANONYMOUS
 
 
 def test_without_a_password_file_open_uploads_are_anonymous() -> None:
     """`-P . -a .`: everyone may upload, whatever their client sends."""
-    gate = Gate(frozenset(), None)
-    assert gate.authorize_now(Action.UPDATE, RIGHT) == ANONYMOUS
+    gate = Gate(frozenset(), Authenticator(None))
+    assert asyncio.run(gate.authorize(RIGHTS[Action.UPDATE], DEMO, RIGHT)) == ANONYMOUS
 
 
 def test_closed_authenticator_ends_its_threads(authenticator: Authenticator) -> None:

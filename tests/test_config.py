@@ -76,6 +76,7 @@ SAMPLES = {
     "host": ("::1", "::1"),
     "passwords": ("users", Path("users")),
     "authenticate": ("list,download", frozenset({Action.LIST, Action.DOWNLOAD})),
+    "conceal": ("true", True),
     "disable-fallback": ("true", True),
     "fallback-url": ("http://mirror.example/simple", ("http://mirror.example/simple/",)),
     "reserve": ("Acme_*", ("acme-*",)),

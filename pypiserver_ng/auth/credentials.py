@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from pypiserver_ng.auth.htpasswd import PasswordFile
+from pypiserver_ng.auth.tokens import USER, TokenBook
 from pypiserver_ng.errors import Unauthenticated, Unavailable
 from pypiserver_ng.model import ANONYMOUS, Identity
 
@@ -28,8 +29,13 @@ THREADS = 2
 #: How many verifications may wait for a thread before newcomers are asked to come back.
 WAITING = 64
 
-_NOT_BASIC = "Only HTTP Basic authentication is understood here; send a user name and a password."
+_UNKNOWN_SCHEME = "Only HTTP Basic authentication and Bearer are understood here; send a user name and a password."
 _MALFORMED = 'The Authorization header cannot be read; send "Basic" and the base64 form of user:password.'
+_NO_PASSWORDS = (
+    "This server has no password file, so that no password is right: send a token, or have its operator give it a file "
+    "with --passwords."
+)
+_NOT_VALID = "This token is not valid: it is unknown, expired or revoked; ask the operator of this index for another."
 _WRONG = "Wrong user name or password; check the credentials that your client keeps for this index."
 _BUSY = "Too many passwords are being checked at this moment; try again in a second."
 
@@ -40,24 +46,32 @@ class Credentials:
     password: str = field(repr=False)
 
 
-def read_basic(header: bytes) -> Credentials:
-    """Read the value of an Authorization header by RFC 7617. Raises Unauthenticated.
+def read_authorization(header: bytes) -> Credentials:
+    """Read the value of an Authorization header; a token is the password of `tokens.USER`. Raises Unauthenticated.
 
-    "the user-id and password MUST NOT contain any control characters" is left to the password file: what is
-    not in it does not match. Text that is not UTF-8 is taken as latin-1, which some clients send.
+    Bearer is RFC 6750. Basic is RFC 7617, where "the user-id and password MUST NOT contain any control characters"
+    is left to the password file: what is not in it does not match. Text that is not UTF-8 is taken as latin-1, which
+    some clients send.
     """
-    scheme, _, token = header.strip(b" \t").partition(b" ")
-    if scheme.lower() != b"basic":
-        raise Unauthenticated(_NOT_BASIC)
+    scheme, _, text = header.strip(b" \t").partition(b" ")
+    match scheme.lower():
+        case b"basic":
+            return _read_basic(text.strip(b" "))
+        case b"bearer" | b"token":
+            return Credentials(USER, text.strip(b" ").decode("latin-1"))
+    raise Unauthenticated(_UNKNOWN_SCHEME)
+
+
+def _read_basic(text: bytes) -> Credentials:
     try:
-        pair = base64.b64decode(token.strip(b" "), validate=True)
+        pair = base64.b64decode(text, validate=True)
     except binascii.Error:
         raise Unauthenticated(_MALFORMED) from None
     try:
-        text = pair.decode()
+        line = pair.decode()
     except UnicodeDecodeError:
-        text = pair.decode("latin-1")
-    user, colon, password = text.partition(":")
+        line = pair.decode("latin-1")
+    user, colon, password = line.partition(":")
     if not colon:
         raise Unauthenticated(_MALFORMED)
     return Credentials(user, password)
@@ -73,21 +87,33 @@ class _Verified:
 
 
 class Authenticator:
-    """Answers who sends a header, by one password file. Belongs to one event loop.
+    """Answers who sends a header, by one password file and the tokens. Belongs to one event loop.
 
     Verified credentials are remembered under an HMAC of the header with a key of this process, together with
     the stored hash: a changed password or a removed user is refused as soon as the new content of the file is
-    loaded. Refused credentials are not remembered, since a user may be added at any moment. `clock` gives
-    monotonic seconds.
+    loaded. Refused credentials are not remembered, since a user may be added at any moment. Tokens are looked up each
+    time. `clock` gives monotonic seconds.
     """
 
-    def __init__(self, passwords: PasswordFile, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        passwords: PasswordFile | None,
+        tokens: TokenBook | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Without `tokens`, none is valid."""
         self._passwords = passwords
+        self._tokens = tokens
         self._clock = clock
         self._key = secrets.token_bytes(32)
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
         self._flights: dict[bytes, asyncio.Task[_Verified | None]] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="passwords")
+
+    @property
+    def has_passwords(self) -> bool:
+        return self._passwords is not None
 
     def peek(self, header: bytes | None) -> Identity | None:
         """Answer from memory alone, in microseconds; None means that the header must be verified."""
@@ -96,7 +122,7 @@ class Authenticator:
         key = self._digest(header)
         verified = self._verified.get(key)
         if verified is None:
-            return None
+            return self._peek_token(header)
         if self._clock() >= verified.expires or not self._is_current(verified):
             del self._verified[key]
             return None
@@ -107,11 +133,14 @@ class Authenticator:
         """Tells later whether `peek` would still know the header, for less than reading it again costs."""
         verified = self._verified.get(self._digest(header))
         if verified is None:
-            return lambda: False
+            identity = self._peek_token(header)
+            if identity is None or identity.token is None or self._tokens is None:
+                return lambda: False
+            return self._tokens.remember(identity.token)
         return lambda: self._clock() < verified.expires and self._is_current(verified)
 
-    async def identify(self, header: bytes | None) -> Identity:
-        """Answer who sends this header; ANONYMOUS without one.
+    async def identify(self, header: bytes | None, address: str | None = None) -> Identity:
+        """Answer who sends this header, from that address; ANONYMOUS without one.
 
         Raises Unauthenticated for a header that cannot be read and for wrong credentials, Unavailable when too
         many verifications wait already. Requests that bring the same header at once share one verification.
@@ -121,8 +150,13 @@ class Authenticator:
         identity = self.peek(header)
         if identity is not None:
             return identity
+        credentials = read_authorization(header)
+        if credentials.user == USER:
+            return await self._find_token(credentials.password)
+        if self._passwords is None:
+            raise Unauthenticated(_NO_PASSWORDS)
         key = self._digest(header)
-        flight = self._flights.get(key) or self._start(key, read_basic(header))
+        flight = self._flights.get(key) or self._start(key, credentials, self._passwords)
         # Shielded, since the others still wait for it when this request's client goes away.
         verified = await asyncio.shield(flight)
         if verified is None:
@@ -131,32 +165,55 @@ class Authenticator:
 
     async def watch(self, interval: float = 0.5) -> None:
         """Follow changes of the password file until cancelled; `interval` in seconds."""
-        while True:
+        while self._passwords is not None:
             await asyncio.sleep(interval)
             await asyncio.to_thread(self._passwords.refresh)
 
     def close(self) -> None:
-        """End the threads; verifications that still wait are cancelled."""
+        """End the threads; verifications that still wait are cancelled. Blocks until uses of tokens are written."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._tokens is not None:
+            self._tokens.close()
+
+    def _peek_token(self, header: bytes) -> Identity | None:
+        if self._tokens is None or not self._tokens.is_current():
+            return None
+        try:
+            credentials = read_authorization(header)
+        except Unauthenticated:
+            return None
+        return self._tokens.find(credentials.password) if credentials.user == USER else None
+
+    async def _find_token(self, text: str) -> Identity:
+        """Raises Unauthenticated and Unavailable."""
+        identity = None
+        if self._tokens is not None:
+            if not self._tokens.is_current():
+                await self._tokens.refresh()
+            identity = self._tokens.find(text)
+        if identity is None:
+            raise Unauthenticated(_NOT_VALID)
+        return identity
 
     def _digest(self, header: bytes) -> bytes:
         return hmac.digest(self._key, header, "sha256")
 
     def _is_current(self, verified: _Verified) -> bool:
         user = verified.identity.user
-        return user is not None and self._passwords.current.get_hash(user) == verified.hash
+        passwords = self._passwords
+        return user is not None and passwords is not None and passwords.current.get_hash(user) == verified.hash
 
-    def _start(self, key: bytes, credentials: Credentials) -> "asyncio.Task[_Verified | None]":
+    def _start(self, key: bytes, credentials: Credentials, file: PasswordFile) -> "asyncio.Task[_Verified | None]":
         if len(self._flights) >= THREADS + WAITING:
             raise Unavailable(_BUSY, retry_after=1)
-        flight = asyncio.create_task(self._verify(key, credentials))
+        flight = asyncio.create_task(self._verify(key, credentials, file))
         self._flights[key] = flight
         flight.add_done_callback(lambda _: self._flights.pop(key))
         return flight
 
-    async def _verify(self, key: bytes, credentials: Credentials) -> _Verified | None:
+    async def _verify(self, key: bytes, credentials: Credentials, file: PasswordFile) -> _Verified | None:
         loop = asyncio.get_running_loop()
-        stored = await loop.run_in_executor(self._threads, self._match, credentials)
+        stored = await loop.run_in_executor(self._threads, _match, credentials, file)
         if stored is None:
             return None
         verified = _Verified(Identity(credentials.user), stored, self._clock() + LIFETIME)
@@ -167,15 +224,16 @@ class Authenticator:
             self._verified.popitem(last=False)
         return verified
 
-    def _match(self, credentials: Credentials) -> str | None:
-        """The stored hash that the password matches, else None. Runs in a thread.
 
-        Before a refusal the file is looked at once more: its user may have been added a moment ago.
-        """
-        passwords = self._passwords.current
-        while not passwords.verify(credentials.user, credentials.password):
-            fresh = self._passwords.refresh()
-            if fresh is passwords:
-                return None
-            passwords = fresh
-        return passwords.get_hash(credentials.user)
+def _match(credentials: Credentials, file: PasswordFile) -> str | None:
+    """The stored hash that the password matches, else None. Runs in a thread.
+
+    Before a refusal the file is looked at once more: its user may have been added a moment ago.
+    """
+    passwords = file.current
+    while not passwords.verify(credentials.user, credentials.password):
+        fresh = file.refresh()
+        if fresh is passwords:
+            return None
+        passwords = fresh
+    return passwords.get_hash(credentials.user)

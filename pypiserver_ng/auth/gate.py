@@ -1,81 +1,135 @@
-"""May this action go ahead: the actions that need credentials, and who asks.
+"""May this go ahead: who asks, for what, with which project.
 
-Holds the rule of `--authenticate` and `--passwords`. Must not know how credentials are verified.
+Holds the rules of `--authenticate`, `[[access]]` and tokens. Must not know how credentials are verified.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
+from pypiserver_ng.auth.access import Access, is_for, is_within
 from pypiserver_ng.auth.credentials import Authenticator
-from pypiserver_ng.errors import Unauthenticated, Unavailable
-from pypiserver_ng.model import ANONYMOUS, Action, Identity
+from pypiserver_ng.errors import Denied, NotFound, TooMany, Unauthenticated, Unavailable
+from pypiserver_ng.model import ANONYMOUS, Action, Identity, NormalizedName, Right
 
-_VERBS = {Action.UPDATE: "upload", Action.DOWNLOAD: "download", Action.LIST: "list projects"}
+_VERBS = {
+    Right.LIST: "list",
+    Right.DOWNLOAD: "download",
+    Right.UPLOAD: "upload",
+    Right.CREATE: "create",
+    Right.YANK: "yank",
+    Right.DELETE: "delete",
+}
 
 
 class Gate:
-    """Decides for each request. `authenticator` is None where the server has no password file.
+    """Decides for each request. A question without a name is whether there may be a project for which it is allowed.
 
-    An action that needs no credentials is never refused for the credentials that come with it: clients send
-    stale ones to every server they know. Such a request is served as anonymous, without a look at its header;
+    What anyone may do is never refused for the credentials that come with it: clients send stale ones to every
+    server they know. Without `[[access]]` entries such a request is served as anonymous, without a look at its header;
     only an upload is attributed to its user where the credentials are right, for the record of who did what.
+    With `conceal`, what a known caller may not do looks as if it were not here.
     """
 
-    def __init__(self, authenticate: frozenset[Action], authenticator: Authenticator | None) -> None:
+    def __init__(
+        self,
+        authenticate: frozenset[Action],
+        authenticator: Authenticator,
+        access: Access | None = None,
+        *,
+        conceal: bool = False,
+    ) -> None:
         self._authenticate = authenticate
         self._authenticator = authenticator
+        self._access = access or Access(())
+        self._conceal = conceal
 
-    def require(self, action: Action, identity: Identity) -> None:
-        """Raise Unauthenticated unless this identity may do this."""
-        if action not in self._authenticate:
+    def require(self, right: Right, name: NormalizedName | None, identity: Identity) -> None:
+        """Raise Unauthenticated, Denied or NotFound unless this identity may do this."""
+        if self._may(right, name, identity):
             return
-        verb = _VERBS[action]
-        if self._authenticator is None:
-            raise Unauthenticated(
-                f"Nobody can {verb} here, because this server has no password file; "
-                "its operator has to give it one with --passwords."
-            )
         if identity.user is None:
-            raise Unauthenticated(
-                f"Credentials are needed to {verb}; give your client a user name and a password for this index."
-            )
+            raise Unauthenticated(self._ask_for_credentials(right))
+        if self._conceal and name is not None:
+            raise NotFound(f"{name} is not here")
+        what = f"{_VERBS[right]} {name or 'projects here'}"
+        raise Denied(f"{identity.user} may not {what}: ask the operator of this index for the right to do so")
 
-    def authorize_now(self, action: Action, header: bytes | None) -> Identity | None:
+    def authorize_now(self, right: Right, name: NormalizedName | None, header: bytes | None) -> Identity | None:
         """As `authorize`, from memory alone; None means that only `authorize` can tell.
 
-        Raises Unauthenticated where that is certain already, as without a header.
+        Raises as `authorize` where that is certain already, as without a header.
         """
-        authenticator = self._choose(action, header)
-        if authenticator is None:
-            self.require(action, ANONYMOUS)
+        if header is None or not self._wants_identity(right):
+            self.require(right, name, ANONYMOUS)
             return ANONYMOUS
-        return authenticator.peek(header)
+        identity = self._authenticator.peek(header)
+        if identity is not None:
+            self.require(right, name, identity)
+        return identity
 
-    def remember(self, action: Action, header: bytes | None) -> Callable[[], bool] | None:
+    def remember(self, right: Right, header: bytes | None) -> Callable[[], bool] | None:
         """For a request that was just authorized: tells later, without raising, whether it would be again.
 
         None where nothing can change that.
         """
-        authenticator = self._choose(action, header)
-        return authenticator.remember(header) if authenticator and header is not None else None
+        if header is None or not self._wants_identity(right):
+            return None
+        return self._authenticator.remember(header)
 
-    async def authorize(self, action: Action, header: bytes | None) -> Identity:
-        """Answer who does this, given the raw value of the Authorization header.
+    async def authorize(
+        self, right: Right, name: NormalizedName | None, header: bytes | None, address: str | None = None
+    ) -> Identity:
+        """Answer who does this, given the raw value of the Authorization header and where it comes from.
 
-        Raises Unauthenticated where the action needs credentials and they are missing or wrong, and Unavailable
-        (with `retry_after`) where it needs them and too many others wait to be verified.
+        Raises Unauthenticated where credentials are needed and missing or wrong, Denied where they are right and do
+        not suffice, TooMany after many wrong ones, and Unavailable (with `retry_after`) where too many others wait to
+        be verified.
         """
-        identity = self.authorize_now(action, header)
-        if identity is not None:
-            return identity
-        assert self._authenticator is not None  # without one, authorize_now has decided
-        try:
-            return await self._authenticator.identify(header)
-        except (Unauthenticated, Unavailable):
-            if action in self._authenticate:
-                raise
-            return ANONYMOUS
+        identity = self.authorize_now(right, name, header)
+        if identity is None:
+            identity = await self._identify(right, name, header, address)
+            self.require(right, name, identity)
+        return replace(identity, address=address)
 
-    def _choose(self, action: Action, header: bytes | None) -> Authenticator | None:
-        """Who tells whose header this is; None where it makes no difference."""
-        is_wanted = action in self._authenticate or action is Action.UPDATE
-        return self._authenticator if is_wanted and header is not None else None
+    def shows(self, identity: Identity) -> Callable[[NormalizedName], bool] | None:
+        """Tells of each project whether it may be listed for this caller; None where all may."""
+        if self._access.is_empty and (identity.token is None or Action.LIST not in self._authenticate):
+            return None
+        return lambda name: self._may(Right.LIST, name, identity)
+
+    def view(self, identity: Identity) -> object:
+        """Equal for callers for whom `shows` tells the same; None for who sees all."""
+        return None if self.shows(identity) is None else self._access.view(identity)
+
+    async def _identify(
+        self, right: Right, name: NormalizedName | None, header: bytes | None, address: str | None
+    ) -> Identity:
+        try:
+            return await self._authenticator.identify(header, address)
+        except (Unauthenticated, TooMany, Unavailable):
+            if self._may(right, name, ANONYMOUS):
+                return ANONYMOUS
+            raise
+
+    def _may(self, right: Right, name: NormalizedName | None, identity: Identity) -> bool:
+        if not self._access.is_empty:
+            if name is None:
+                return self._access.allows_somewhere(identity, right)
+            return self._access.allows(identity, right, name)
+        if right.action not in self._authenticate:
+            return True
+        if identity.token is None:
+            return identity.user is not None
+        return is_within(identity.token, right) if name is None else is_for(identity.token, right, name)
+
+    def _wants_identity(self, right: Right) -> bool:
+        return not self._access.is_empty or right.action in self._authenticate or right.action is Action.UPDATE
+
+    def _ask_for_credentials(self, right: Right) -> str:
+        verb = "list projects" if right is Right.LIST else _VERBS[right]
+        if not self._authenticator.has_passwords:
+            return (
+                f"Nobody can {verb} here without a token, because this server has no password file; its operator "
+                "has to give it one with --passwords, or you a token ('pypiserver-ng token create')."
+            )
+        return f"Credentials are needed to {verb}; give your client a user name and a password for this index."

@@ -59,6 +59,7 @@ from pypiserver_ng.catalog.rows import (
     to_known,
 )
 from pypiserver_ng.catalog.schema import doomed, files, mounts, projects, provenances, uploads
+from pypiserver_ng.catalog.tokens import Tokens
 from pypiserver_ng.errors import Failure, NotFound
 from pypiserver_ng.filenames import release_key
 from pypiserver_ng.model import File, Found, NormalizedName, ParsedFilename, Status
@@ -87,6 +88,7 @@ class Catalog:
         """`cell` is a number that the processes of one server share in memory."""
         self._database = Database(state_dir, cell)
         self.shared = self._database.shared
+        self.tokens = Tokens(self._database)
         self._reading = self._database.reading
         self._change = self._database.change
 

@@ -23,6 +23,8 @@ from pypiserver_ng.policy import describe_status
 class Outlook:
     """What the catalog has to say of an upload before it is looked into."""
 
+    #: Whether its project has no file yet.
+    is_new: bool
     status: Status
     status_reason: str | None
     #: The rows that have its filename.
@@ -43,7 +45,7 @@ class Arrival:
 
 
 _STANDING = Prepared(
-    select(projects.c.status, projects.c.status_reason, tombstones.c.sha256).select_from(
+    select(projects.c.files, projects.c.status, projects.c.status_reason, tombstones.c.sha256).select_from(
         select(literal(1).label("one"))
         .subquery()
         .outerjoin(projects, projects.c.name == bindparam("name"))
@@ -69,17 +71,17 @@ _COUNT = Prepared(
 
 
 def look_out(connection: Connection, name: NormalizedName, filename: str) -> Outlook:
-    status, reason, buried = _stand(connection, name, filename)
+    count, status, reason, buried = _stand(connection, name, filename)
     named = _NAMED.rows(connection, filename=filename)
-    return Outlook(status, reason, [to_known(row, NO_MARKS) for row in named], buried)
+    return Outlook(not count, status, reason, [to_known(row, NO_MARKS) for row in named], buried)
 
 
-def _stand(connection: Connection, name: NormalizedName, filename: str) -> tuple[Status, str | None, str | None]:
-    """A project's status, its reason, and the sha256 that the filename was buried with."""
+def _stand(connection: Connection, name: NormalizedName, filename: str) -> tuple[int, Status, str | None, str | None]:
+    """A project's files, its status and its reason, and the sha256 that the filename was buried with."""
     row = _STANDING.first(connection, name=name, filename=filename)
     assert row is not None
-    status, reason, buried = row
-    return Status(status or Status.ACTIVE), reason, buried
+    count, status, reason, buried = row
+    return count or 0, Status(status or Status.ACTIVE), reason, buried
 
 
 def record_arrivals(change: Transaction, arrivals: Sequence[Arrival], *, overwrite: bool) -> list[Failure | None]:
@@ -93,7 +95,7 @@ def record_arrivals(change: Transaction, arrivals: Sequence[Arrival], *, overwri
 
 def _refuse(connection: Connection, arrival: Arrival, *, overwrite: bool) -> Failure | None:
     parsed = arrival.presence.parsed
-    status, reason, buried = _stand(connection, parsed.name, parsed.filename)
+    _, status, reason, buried = _stand(connection, parsed.name, parsed.filename)
     if not status.takes_uploads:
         return closed_denial(parsed.name, status, reason)
     if buried not in {None, arrival.contents.digests.sha256} and not overwrite:

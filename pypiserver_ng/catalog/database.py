@@ -47,6 +47,10 @@ class Transaction:
         """Apply one event, and have it written down when the change is committed."""
         self.record_all(action, [{"project": project, **fields}])
 
+    def set_state(self, key: str, value: int) -> None:
+        """Change one of the catalog's own facts."""
+        _set(self.connection, key, value)
+
     def record_all(self, action: str, fields: Sequence[Mapping[str, Any]]) -> None:
         """As `record`, for several events of one sort."""
         now = to_microseconds(datetime.now(UTC))
@@ -105,6 +109,17 @@ class Database:
             raise Unavailable("the server's catalog cannot be written just now", retry_after=30) from fault
         if change.events:
             self._write_down(change.events, must_last=any(event.must_last for event in change.events))
+
+    @contextmanager
+    def aside(self) -> Iterator[Connection]:
+        """One transaction that changes nothing that anybody remembers. Raises Unavailable."""
+        try:
+            with self._writing, self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+                yield connection
+        except SQLAlchemyError as fault:
+            self._judge(fault)
+            _log.error("the catalog cannot be written: %s", _reason(fault))
+            raise Unavailable("the server's catalog cannot be written just now", retry_after=30) from fault
 
     def _judge(self, fault: SQLAlchemyError) -> None:
         if isinstance(fault, DatabaseError) and not isinstance(fault, OperationalError):

@@ -1,7 +1,7 @@
 """What happened, as values: an event is written down for ever, and what it changed can be had from it again.
 
-Uploads, deletions, yanks, statuses and provenance are known to nobody but the catalog; files, hashes and metadata
-can always be read from the directories. Tables of the former change only by applying events.
+Uploads, deletions, yanks, statuses, provenance and tokens are known to nobody but the catalog; files, hashes and
+metadata can always be read from the directories. Tables of the former change only by applying events.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,9 +12,9 @@ from sqlalchemy import Connection, Table, bindparam, delete, func, select, updat
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from pypiserver_ng.catalog.prepared import Prepared
-from pypiserver_ng.catalog.schema import events, projects, provenances, tombstones, uploads, yanks
+from pypiserver_ng.catalog.schema import events, projects, provenances, token_uses, tokens, tombstones, uploads, yanks
 from pypiserver_ng.filenames import release_key
-from pypiserver_ng.model import Status
+from pypiserver_ng.model import Action, Status
 
 UPLOAD = "upload"
 ATTEST = "attest"
@@ -22,11 +22,28 @@ DELETE = "delete"
 YANK = "yank"
 UNYANK = "unyank"
 STATUS = "status"
-
+TOKEN = "token"  # noqa: S105 - a word
+REVOKE = "revoke"
 
 #: What a database can hold and nobody reaches by counting.
 Number = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 Moment = Annotated[int, msgspec.Meta(ge=0, le=2**63 // 1000)]
+
+#: Microseconds for which an expired token is still listed: a week.
+_KEPT_EXPIRED = 7 * 86_400 * 10**6
+
+
+class TokenFacts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A token, or which one: what it is found and called by."""
+
+    id: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
+    name: str
+    #: sha256 of its secret, in hex; empty where only the token is named.
+    hash: str = ""
+    projects: tuple[str, ...] = ()
+    actions: tuple[Action, ...] = ()
+    expires: Moment | None = None
+    until_version: str | None = None
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -51,6 +68,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     provenance: str | None = None
     status: str | None = None
     reason: str | None = None
+    token: TokenFacts | None = None
 
     @property
     def must_last(self) -> bool:
@@ -193,6 +211,25 @@ def _put(table: Table) -> Prepared:
     return Prepared(statement.on_conflict_do_update(index_elements=keys, set_=values), table.columns.keys())
 
 
+def _apply_token(connection: Connection, event: Event) -> None:
+    assert event.token is not None
+    facts = event.token
+    # Those that expired a while ago are of no interest to anybody; others of this name are replaced.
+    old = (tokens.c.expires < event.time - _KEPT_EXPIRED) | (
+        (tokens.c.name == facts.name) & (tokens.c.expires < event.time)
+    )
+    connection.execute(delete(tokens).where(old))
+    connection.execute(delete(token_uses).where(token_uses.c.id.not_in(select(tokens.c.id))))
+    row = {"id": facts.id, "name": facts.name, "created": event.time, "expires": facts.expires}
+    connection.execute(upsert(tokens).on_conflict_do_nothing(), [row | {"content": msgspec.json.encode(facts)}])
+
+
+def _apply_revoke(connection: Connection, event: Event) -> None:
+    assert event.token is not None
+    connection.execute(delete(tokens).where(tokens.c.id == event.token.id))
+    connection.execute(delete(token_uses).where(token_uses.c.id == event.token.id))
+
+
 _NEEDS: dict[str, tuple[str, ...]] = {
     UPLOAD: ("filename", "sha256", "upload_time"),
     ATTEST: ("filename", "sha256", "provenance"),
@@ -200,6 +237,8 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     YANK: ("version",),
     UNYANK: ("version",),
     STATUS: ("status",),
+    TOKEN: ("token",),
+    REVOKE: ("token",),
 }
 _APPLY: dict[str, Callable[[Connection, Sequence[Event]], None]] = {
     UPLOAD: _apply_uploads,
@@ -208,6 +247,8 @@ _APPLY: dict[str, Callable[[Connection, Sequence[Event]], None]] = {
     YANK: _each(_apply_yank),
     UNYANK: _each(_apply_unyank),
     STATUS: _each(_apply_status),
+    TOKEN: _each(_apply_token),
+    REVOKE: _each(_apply_revoke),
 }
 
 _INSERT = Prepared(events.insert(), events.columns.keys())

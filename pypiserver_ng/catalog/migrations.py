@@ -101,5 +101,19 @@ def _add_texts(operations: Operations) -> None:
         tell(connection, [(row.project, row.display_name, row.summary) for row in rows])
 
 
+def _add_tokens(operations: Operations) -> None:
+    operations.create_table(
+        "token_uses", Column("id", String, primary_key=True), Column("time", BigInteger, nullable=False)
+    )
+    operations.create_table(
+        "tokens",
+        Column("id", String, primary_key=True),
+        Column("name", String, nullable=False, index=True),
+        Column("created", BigInteger, nullable=False),
+        Column("expires", BigInteger, index=True),
+        Column("content", LargeBinary, nullable=False),
+    )
+
+
 #: The first brings schema 1 to 2, and so on.
-_STEPS: tuple[Callable[[Operations], None], ...] = (_add_marks, _add_events, _add_texts)
+_STEPS: tuple[Callable[[Operations], None], ...] = (_add_marks, _add_events, _add_texts, _add_tokens)

@@ -14,7 +14,7 @@ from sqlalchemy import (
 )
 
 #: Rises with every change of the tables.
-VERSION = 4
+VERSION = 5
 
 metadata = MetaData()
 
@@ -96,7 +96,25 @@ events = Table(
     Column("content", LargeBinary, nullable=False),
 )
 
+#: When tokens were used last, in microseconds since 1970.
+token_uses = Table(
+    "token_uses", metadata, Column("id", String, primary_key=True), Column("time", BigInteger, nullable=False)
+)
+
 # The tables below change only by applying events.
+
+#: Tokens that were not revoked, until some time after they expired.
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False, index=True),
+    Column("created", BigInteger, nullable=False),
+    # Microseconds since 1970.
+    Column("expires", BigInteger, index=True),
+    # As JSON, like in its event.
+    Column("content", LargeBinary, nullable=False),
+)
 
 #: What is known of bytes that were uploaded, wherever somebody moves them.
 uploads = Table(

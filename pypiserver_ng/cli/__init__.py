@@ -20,6 +20,7 @@ from pypiserver_ng.cli import (
     reindex,
     run,
     status,
+    token,
     unyank,
     update,
     upstream,
@@ -102,3 +103,4 @@ for module in (run, check_config, yank, unyank, delete, status, reindex, verify,
     _group.add_command(module.command)
 _group.add_command(events.command)
 _group.add_command(client_config.command)
+_group.add_command(token.command)

@@ -9,21 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pypiserver_ng.config.coherence import check_modes, check_pairing, check_proxy
+from pypiserver_ng.config.access import parse_access, parse_groups
+from pypiserver_ng.config.coherence import check_modes, check_pairing, check_proxy, check_tls
 from pypiserver_ng.config.policies import parse_policies
 from pypiserver_ng.config.publishers import parse_publishers
 from pypiserver_ng.config.settings import ENVIRONMENT_PREFIX, SETTINGS, Setting
 from pypiserver_ng.config.upstreams import DEFAULT_NAME, name_fallbacks, parse_upstreams
 from pypiserver_ng.config.values import Network, nearest, parse_path
 from pypiserver_ng.errors import Invalid
-from pypiserver_ng.model import Action, Mode, Publisher, Rule, UpstreamSettings
+from pypiserver_ng.model import Action, Grant, Mode, Publisher, Right, Rule, UpstreamSettings
 
 #: What a container orchestrator sets for a service called "pypiserver-ng"; none of it is ours.
 _ORCHESTRATOR = re.compile(r"\A(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP)(?:_\w+)?)\Z")
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 #: Keys of the configuration file that no flag and no variable can give.
-TABLES = ("publisher", "upstream", "policy")
+TABLES = ("publisher", "upstream", "policy", "access", "groups")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,9 @@ class Config:
     state_dir: Path
     host: str = "127.0.0.1"
     port: int = 0
+    #: Both or neither.
+    certfile: Path | None = None
+    keyfile: Path | None = None
     #: None without a password file (also for ``-P .``).
     passwords: Path | None = None
     authenticate: frozenset[Action] = frozenset({Action.UPDATE})
@@ -73,10 +77,20 @@ class Config:
     log_stream: str = "stderr"
     #: Who may speak for which projects; the tables of the configuration file, in their order.
     publishers: tuple[Publisher, ...] = ()
+    #: The [[access]] tables in their order; empty = `authenticate` alone decides.
+    grants: tuple[Grant, ...] = ()
+    conceal: bool = False
     #: Names of given settings that have no effect.
     inert: tuple[str, ...] = ()
     #: Whether PACKAGE_DIR was left to its default.
     default_packages: bool = False
+
+    def needs_credentials(self, right: Right) -> bool:
+        """Whether there may be a project for which not everybody has the right."""
+        if self.grants:
+            first = self.grants[0]
+            return not ("anyone" in first.who and "*" in first.projects and right in first.may)
+        return right.action in self.authenticate
 
 
 def build_config(
@@ -103,8 +117,14 @@ def build_config(
     rules = parse_policies(toml.get("policy", []), [one.name for one in upstreams] or [DEFAULT_NAME])
     check_pairing(values["passwords"], values["authenticate"])
     check_proxy(values)
+    check_tls(values)
     check_modes(values, rules)
-    tables = {"upstreams": upstreams, "rules": rules, "publishers": parse_publishers(toml.get("publisher", []))}
+    tables = {
+        "upstreams": upstreams,
+        "rules": rules,
+        "publishers": parse_publishers(toml.get("publisher", [])),
+        "grants": parse_access(toml.get("access", []), parse_groups(toml.get("groups", {}))),
+    }
     return _compose(values, given, tables)
 
 

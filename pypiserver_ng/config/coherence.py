@@ -24,6 +24,13 @@ def check_proxy(values: Mapping[str, Any]) -> None:
         raise Invalid("--accel-redirect has no effect without --trusted-proxy: add the proxy's address")
 
 
+def check_tls(values: Mapping[str, Any]) -> None:
+    """Whether a certificate has its key. Raises Invalid."""
+    if bool(values["certfile"]) is not bool(values["keyfile"]):
+        given, missing = ("certfile", "keyfile") if values["certfile"] else ("keyfile", "certfile")
+        raise Invalid(f"--{given} has no effect without --{missing}: give both to serve https, or neither")
+
+
 def check_modes(values: Mapping[str, Any], rules: Sequence[Rule]) -> None:
     """Whether what needs the cache has it. Raises Invalid."""
     mode: Mode = values["fallback-mode"]

@@ -45,7 +45,7 @@ def parse_policies(value: Any, upstreams: Sequence[str]) -> tuple[Rule, ...]:
 def _parse_rule(upstreams: Sequence[str], number: int, entry: Entry) -> Rule:
     projects = parse_projects("projects", take(entry, "projects"))
     return Rule(
-        label=f"[[policy]] number {number} ({_shorten(projects)})",
+        label=f"[[policy]] number {number} ({shorten(projects)})",
         projects=projects,
         upstreams=choose_names("upstream", entry["upstream"], upstreams) if "upstream" in entry else None,
         mode=take_optional(entry, "mode", _parse_mode),
@@ -59,8 +59,8 @@ def _parse_rule(upstreams: Sequence[str], number: int, entry: Entry) -> Rule:
     )
 
 
-def _shorten(projects: Sequence[str]) -> str:
-    """It ends up in one line for people, and a list may be long."""
+def shorten(projects: Sequence[str]) -> str:
+    """For one line that people read, where a list may be long."""
     shown = ", ".join(projects[:3])
     return shown if len(projects) <= 3 else f"{shown} and {len(projects) - 3} more"
 

@@ -84,6 +84,21 @@ SETTINGS: tuple[Setting, ...] = (
         flags=("-i", "-H", "--interface"),
     ),
     Setting(
+        "certfile",
+        "Serve https with this certificate (PEM, with the chain behind it); re-read when it changes. "
+        "Together with --keyfile.",
+        parse_path,
+        default_text="none",
+        metavar="FILE",
+    ),
+    Setting(
+        "keyfile",
+        "Private key of the certificate (PEM, without a passphrase). Together with --certfile.",
+        parse_path,
+        default_text="none",
+        metavar="FILE",
+    ),
+    Setting(
         "passwords",
         "htpasswd file with the users; re-read when it changes. '.' = none (together with '-a .').",
         parse_text,
@@ -97,6 +112,13 @@ SETTINGS: tuple[Setting, ...] = (
         default="update",
         metavar="LIST",
         flags=("-a",),
+    ),
+    Setting(
+        "conceal",
+        "Answer 404 instead of 403 to those who may not see a project ([[access]] entries and tokens).",
+        parse_flag,
+        default="false",
+        form="flag",
     ),
     Setting(
         "disable-fallback",
@@ -207,7 +229,8 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "trusted-proxy",
-        "Address or network of a reverse proxy whose X-Forwarded-* headers are believed. May be repeated.",
+        "Address or network of a reverse proxy whose X-Forwarded-* and Forwarded headers are believed. "
+        "May be repeated.",
         parse_network,
         default=(),
         default_text="none",

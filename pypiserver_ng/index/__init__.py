@@ -22,11 +22,11 @@ from pypiserver_ng.index.curation import Curator
 from pypiserver_ng.index.explanation import Explanation, explain_offered, explain_shadowed, sort_files
 from pypiserver_ng.index.following import Flights, Following
 from pypiserver_ng.index.holdings import Holdings
-from pypiserver_ng.index.intake import Intake
+from pypiserver_ng.index.intake import Intake, Permit, permit_all
 from pypiserver_ng.index.opened import Opened, OpenFile, open_exactly
 from pypiserver_ng.index.pagecache import Bodies, Key
 from pypiserver_ng.index.reading import Reader
-from pypiserver_ng.index.search import list_recent, search_projects
+from pypiserver_ng.index.search import Shows, list_recent, search_projects
 from pypiserver_ng.index.store import Store
 from pypiserver_ng.index.threads import Threads
 from pypiserver_ng.metadata import CoreMetadata
@@ -57,6 +57,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+
+#: Lists of projects that are kept: types, codings, and callers who see different projects.
+_MOST_ROOTS = 16
 
 _REDIRECTED = "clients are redirected to it: what it has is not looked at here (that takes --fallback-mode cache)"
 
@@ -97,7 +100,7 @@ class Index:
         self._following = Following(catalog, self._threads.executor, self._flights)
         self._holdings = Holdings(store, self._backlog, self._following, self._flights, self._threads, self._changing)
         #: With what tells whether the list of names is still the same.
-        self._root_bodies: dict[Key, tuple[tuple[int, object], Body]] = {}
+        self._root_bodies: dict[tuple[object, ...], tuple[tuple[int, object], Body]] = {}
         self._core = CoreReader(store, inspector, self._backlog.run, self._flights)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -194,21 +197,25 @@ class Index:
         shelf = await self._mirror.shelf(name, decision, self.policy, local, refresh=refresh)
         return shelf.project, shelf.bodies
 
-    async def root_page(self, key: Key) -> Body:
+    async def root_page(self, key: Key, view: object = None, shows: Shows | None = None) -> Body:
+        """The list of projects, or of those that `shows` lets pass; equal views are those of equal lists."""
         unrecorded = await self._holdings.catch_up()
         version = self._following.names_version, unrecorded
-        kept = self._root_bodies.get(key)
+        kept = self._root_bodies.get((*key, view))
         if kept and kept[0][0] == version[0] and kept[0][1] is unrecorded:
             return kept[1]
         names, hidden = list(self._following.names), frozenset(self._following.quarantined)
 
         def render(media_type: str) -> bytes:
             more = unrecorded.keys() - hidden
-            return pages.render_root(sorted({*names, *more}) if more else names, media_type)
+            listed = sorted({*names, *more}) if more else names
+            return pages.render_root([name for name in listed if shows(name)] if shows else listed, media_type)
 
-        flight = ("root", key, version[0], id(unrecorded))
+        flight = ("root", key, view, version[0], id(unrecorded))
         body = await self._flights.join(flight, lambda: self.run(self._make_body, key, render))
-        self._root_bodies[key] = (version, body)
+        if (*key, view) not in self._root_bodies and len(self._root_bodies) >= _MOST_ROOTS:
+            self._root_bodies.pop(next(iter(self._root_bodies)))
+        self._root_bodies[*key, view] = (version, body)
         return body
 
     def _make_body(self, key: Key, render: Callable[[str], bytes]) -> Body:
@@ -266,13 +273,15 @@ class Index:
         """As `counts`, as of the last question."""
         return self._holdings.counts()
 
-    async def search(self, terms: Sequence[str], limit: int | None = None) -> tuple[list[Found], int]:
+    async def search(
+        self, terms: Sequence[str], limit: int | None = None, shows: Shows | None = None
+    ) -> tuple[list[Found], int]:
         """Local projects whose name or summary holds one of the terms, and how many. See `search_projects`."""
-        return await self.run(search_projects, self._catalog, terms, limit)
+        return await self.run(search_projects, self._catalog, terms, limit, shows)
 
-    async def recent(self, limit: int) -> list[Found]:
+    async def recent(self, limit: int, shows: Shows | None = None) -> list[Found]:
         """The projects with the newest files, each once, the newest first."""
-        return await self.run(list_recent, self._catalog, limit)
+        return await self.run(list_recent, self._catalog, limit, shows)
 
     async def core_metadata(self, file: Listed) -> CoreMetadata | None:
         """A file's own metadata, where it can be read; of an upstream's file, where that offers it."""
@@ -366,9 +375,9 @@ class Index:
         """For the bytes of an upload; nothing is on the disk before somebody writes."""
         return self._directory.new_scratch()
 
-    async def add(self, upload: Upload, scratch: Scratch, identity: Identity) -> None:
+    async def add(self, upload: Upload, scratch: Scratch, identity: Identity, permit: Permit = permit_all) -> None:
         """Check and publish an upload; when this returns, every answer has it. See `Intake.add`."""
-        await self.change(self._intake.add, upload, scratch, identity)
+        await self.change(self._intake.add, upload, scratch, identity, permit)
 
     async def remove(self, name: NormalizedName, version: str, identity: Identity) -> int:
         """Delete the files of one release and bury their names; returns how many. Raises NotFound, Denied."""

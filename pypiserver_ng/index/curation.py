@@ -34,6 +34,7 @@ class Finding:
 class Curator:
     def __init__(self, store: Store, reader: Reader) -> None:
         self._catalog = store.catalog
+        self.tokens = store.catalog.tokens
         self._directory = store.directory
         self._tree = store.tree
         self._reader = reader

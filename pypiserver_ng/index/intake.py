@@ -4,6 +4,7 @@ Bytes first, then one catalog transaction: the catalog never names a file that i
 """
 
 import hmac
+from collections.abc import Callable
 
 from pypiserver_ng.archive.inspector import Inspector
 from pypiserver_ng.attestations import AttestationVerifier
@@ -13,10 +14,27 @@ from pypiserver_ng.filenames import is_same_version, parse_upload
 from pypiserver_ng.index.publishing import Publisher, Waiting, expect_same
 from pypiserver_ng.index.store import Store
 from pypiserver_ng.metadata import CoreMetadata, shorten_summary, validate_metadata
-from pypiserver_ng.model import Digests, Identity, Kind, ParsedFilename, Upload, normalize_name
+from pypiserver_ng.model import (
+    Digests,
+    Identity,
+    Kind,
+    NormalizedName,
+    ParsedFilename,
+    Right,
+    Upload,
+    normalize_name,
+)
 from pypiserver_ng.storage import Scratch, translate_os_error
 
 _DIGEST_FIELDS = {"sha256_digest": "sha256", "md5_digest": "md5", "blake2_256_digest": "blake2b_256"}
+
+
+#: Raises Denied where who uploads has not the right.
+Permit = Callable[[Right, NormalizedName], None]
+
+
+def permit_all(_right: Right, _name: NormalizedName) -> None:
+    """For who needs no permission."""
 
 
 class Intake:
@@ -31,24 +49,27 @@ class Intake:
         self._publisher = Publisher(store, overwrite=overwrite)
         self._overwrite = overwrite
 
-    def add(self, upload: Upload, scratch: Scratch, identity: Identity) -> None:
+    def add(self, upload: Upload, scratch: Scratch, identity: Identity, permit: Permit = permit_all) -> None:
         """Publish one finished scratch file, which is discarded then. The same bytes again are a success.
 
-        Raises Invalid, Denied, Conflict, NoSpace or Unavailable; then nothing was stored.
+        Raises what `permit` does, Invalid, Denied, Conflict, NoSpace or Unavailable; then nothing was stored.
         """
         try:
-            self._add(upload, scratch, identity)
+            self._add(upload, scratch, identity, permit)
         except OSError as fault:
             raise translate_os_error(fault) from fault
         finally:
             scratch.discard()
 
-    def _add(self, upload: Upload, scratch: Scratch, identity: Identity) -> None:
+    def _add(self, upload: Upload, scratch: Scratch, identity: Identity, permit: Permit) -> None:
+        parsed = parse_upload(upload.filename)
+        permit(Right.UPLOAD, parsed.name)
+        outlook = self._catalog.outlook(parsed.name, parsed.filename)
+        if outlook.is_new:
+            permit(Right.CREATE, parsed.name)
         digests = scratch.digests()
         _check_digests(upload, digests)
-        parsed = parse_upload(upload.filename)
         _check_form(upload, parsed)
-        outlook = self._catalog.outlook(parsed.name, parsed.filename)
         if not outlook.status.takes_uploads:
             raise closed_denial(parsed.name, outlook.status, outlook.status_reason)
         provenance = None

@@ -1,6 +1,6 @@
 """Finds local projects by their names and summaries, and the newest. Blocking, called in threads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 
@@ -8,26 +8,39 @@ from pypiserver_ng.catalog import Catalog
 from pypiserver_ng.filenames import newest_version
 from pypiserver_ng.model import Found, NormalizedName
 
+#: Whether a project may be listed for who asks.
+Shows = Callable[[NormalizedName], bool]
 
-def search_projects(catalog: Catalog, terms: Sequence[str], limit: int | None) -> tuple[list[Found], int]:
+
+def search_projects(
+    catalog: Catalog, terms: Sequence[str], limit: int | None, shows: Shows | None = None
+) -> tuple[list[Found], int]:
     """Projects whose name or summary holds one of the terms, each in its newest version, by name.
 
     With a limit, only the first of them, so that not more is read; and how many there are together.
     """
     lowered = [term.lower() for term in terms]
     names = catalog.search(lowered)
+    if shows is not None:
+        names = [name for name in names if shows(name)]
     rows = groupby(catalog.found(names[:limit], lowered), attrgetter("name"))
     found = [_choose_newest({row.version: row for row in versions}) for _, versions in rows]
     return found, len(found) + len(names[len(names[:limit]) :])
 
 
-def list_recent(catalog: Catalog, limit: int) -> list[Found]:
+def list_recent(catalog: Catalog, limit: int, shows: Shows | None = None) -> list[Found]:
     """The projects with the newest files, each once, the newest first; what is yanked is left out."""
     newest: dict[NormalizedName, Found] = {}
-    for row in catalog.recent(limit * 4):
-        if not row.yanked:
-            newest.setdefault(row.name, row)
-    return list(newest.values())[:limit]
+    count = limit * 4
+    while True:
+        rows = catalog.recent(count)
+        for row in rows:
+            if not row.yanked and (shows is None or shows(row.name)):
+                newest.setdefault(row.name, row)
+        if shows is None or len(newest) >= limit or len(rows) < count:
+            return list(newest.values())[:limit]
+        # Most of the newest are not for who asks.
+        count *= 8
 
 
 def _choose_newest(versions: Mapping[str, Found]) -> Found:

@@ -11,9 +11,10 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from pypiserver_ng.auth import Gate
+from pypiserver_ng.filenames import parse_found
 from pypiserver_ng.index import Index
 from pypiserver_ng.index.opened import Opened
-from pypiserver_ng.model import Action, is_mirror_path
+from pypiserver_ng.model import NormalizedName, Right, is_mirror_path
 from pypiserver_ng.web import http
 from pypiserver_ng.web.accel import Accel
 from pypiserver_ng.web.ranges import Unsatisfiable, choose_range, is_unmodified_since, may_proceed, may_resume
@@ -34,8 +35,8 @@ class FileDownload:
         self._sender = Sender()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._gate.authorize(Action.DOWNLOAD, http.header(scope, b"authorization"))
         path: str = scope["path_params"]["path"]
+        await http.authorize(scope, self._gate, Right.DOWNLOAD, _name_project(path.rpartition("/")[2]))
         if path.endswith(".metadata"):
             await self._send_metadata(scope, send, path.removesuffix(".metadata"))
             return
@@ -150,6 +151,13 @@ class _Validators:
 
 def _inclusive(part: tuple[int, int]) -> tuple[int, int]:
     return part[0], part[1] - 1
+
+
+@lru_cache(maxsize=4096)
+def _name_project(filename: str) -> NormalizedName | None:
+    """Whose file it is, here or not; None where it is nobody's."""
+    parsed = parse_found(filename.removesuffix(".metadata"))
+    return parsed.name if parsed else None
 
 
 @lru_cache(maxsize=4096)

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from pypiserver_ng import pages
+from pypiserver_ng.auth import Gate
 from pypiserver_ng.errors import (
     Conflict,
     Denied,
@@ -31,7 +32,7 @@ from pypiserver_ng.errors import (
     Unavailable,
     UpstreamFailed,
 )
-from pypiserver_ng.model import Body, NormalizedName, is_project_name, normalize_name
+from pypiserver_ng.model import Body, Identity, NormalizedName, Right, is_project_name, normalize_name
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +81,17 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     """A request header's value, its name given in lower case; several lines are one list (RFC 9110, 5.2)."""
     values = [value for key, value in scope["headers"] if key == name]
     return b", ".join(values) if values else None
+
+
+def client_address(scope: Scope) -> str | None:
+    """Where a request comes from, as far as that is known."""
+    client = scope.get("client")
+    return client[0] if client else None
+
+
+async def authorize(scope: Scope, gate: Gate, right: Right, name: NormalizedName | None = None) -> Identity:
+    """As `Gate.authorize`, for who sent this request."""
+    return await gate.authorize(right, name, header(scope, b"authorization"), client_address(scope))
 
 
 def query_value(scope: Scope, name: str) -> str:

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from pypiserver_ng import pages
 from pypiserver_ng.auth import Gate
 from pypiserver_ng.index import Index
-from pypiserver_ng.model import Action
+from pypiserver_ng.model import Right
 from pypiserver_ng.web import http
 
 _TYPE = "application/vnd.pypi.integrity.v1+json"
@@ -24,12 +24,13 @@ class Provenance:
         self._cache_control = pages.cache_control(private=private)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._gate.authorize(Action.LIST, http.header(scope, b"authorization"))
+        name = http.read_name(scope)
+        await http.authorize(scope, self._gate, Right.LIST, name)
         media_type = http.choose_type(http.header(scope, b"accept"), _TYPES)
         if media_type is None:
             raise http.not_acceptable(_TYPES)
         wanted = scope["path_params"]
-        content = await self._index.provenance(http.read_name(scope), wanted["version"], wanted["filename"])
+        content = await self._index.provenance(name, wanted["version"], wanted["filename"])
         headers: http.Headers = [(b"cache-control", self._cache_control), (b"vary", b"Accept")]
         await http.send_validated(scope, send, content, media_type.encode(), headers)
 

@@ -18,7 +18,7 @@ from pypiserver_ng.errors import NotFound
 from pypiserver_ng.filenames import is_same_version, newest_version
 from pypiserver_ng.index import Index
 from pypiserver_ng.metadata import CoreMetadata
-from pypiserver_ng.model import Action, File, Kind, Listed, Project
+from pypiserver_ng.model import File, Kind, Listed, Project, Right
 from pypiserver_ng.pages import file_url, format_time
 from pypiserver_ng.policy import describe_status
 from pypiserver_ng.web import http
@@ -34,8 +34,9 @@ class ProjectJson:
         self._cache_control = pages.cache_control(private=private)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._gate.authorize(Action.LIST, http.header(scope, b"authorization"))
-        project = await self._index.project(http.read_name(scope))
+        name = http.read_name(scope)
+        await http.authorize(scope, self._gate, Right.LIST, name)
+        project = await self._index.project(name)
         wanted: str | None = scope["path_params"].get("version")
         version = choose_version(project, wanted)
         metadata = await self._index.core_metadata(representative(project, version))

@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 from pypiserver_ng.auth import Gate
 from pypiserver_ng.index import Index
 from pypiserver_ng.index.pagecache import Key
-from pypiserver_ng.model import Action, Body, Elsewhere, NormalizedName
+from pypiserver_ng.model import Body, Elsewhere, NormalizedName, Right
 from pypiserver_ng.web import http
 from pypiserver_ng.web.forwarded import trustworthy_url
 
@@ -24,33 +24,33 @@ class ProjectDetail:
         accept = http.header(scope, b"accept")
         accept_encoding = http.header(scope, b"accept-encoding")
         authorization = http.header(scope, b"authorization")
-        if self._gate.authorize_now(Action.LIST, authorization) is None:
-            await self._gate.authorize(Action.LIST, authorization)
+        name = http.read_name(scope)
+        if self._gate.authorize_now(Right.LIST, name, authorization) is None:
+            await http.authorize(scope, self._gate, Right.LIST, name)
         media_type = http.negotiate(accept, scope["query_string"])
         if media_type is None:
             raise http.not_acceptable()
         key_ = (media_type, http.choose_coding(accept_encoding))
         asked: str = scope["path_params"]["project"]
         refresh = self._index.has_mirror and b"no-cache" in (http.header(scope, b"cache-control") or b"").lower()
-        body = None if refresh else self._index.peek_project_page(NormalizedName(asked), key_)
+        if asked != name:
+            await http.redirect(scope, send, f"simple/{name}/")
+            return
+        body = None if refresh else self._index.peek_project_page(name, key_)
         if body is None:
-            await self._answer(scope, send, asked, key_, refresh=refresh)
+            await self._answer(scope, send, name, key_, refresh=refresh)
         else:
-            await http.send_page(scope, send, body, self._remember(NormalizedName(asked), key_, body, authorization))
+            await http.send_page(scope, send, body, self._remember(name, key_, body, authorization))
 
     def _remember(
         self, name: NormalizedName, key: Key, body: Body, authorization: bytes | None
     ) -> Callable[[], bool] | None:
         """Tells later whether the same request would get the same page, by the same questions that led to it."""
         is_page = self._index.remember_project_page(name, key, body)
-        may_ask = self._gate.remember(Action.LIST, authorization)
+        may_ask = self._gate.remember(Right.LIST, authorization)
         return is_page if may_ask is None else lambda: may_ask() and is_page()
 
-    async def _answer(self, scope: Scope, send: Send, asked: str, key: tuple[str, str], *, refresh: bool) -> None:
-        name = http.read_name(scope)
-        if name != asked:
-            await http.redirect(scope, send, f"simple/{name}/")
-            return
+    async def _answer(self, scope: Scope, send: Send, name: NormalizedName, key: Key, *, refresh: bool) -> None:
         answer = await self._index.project_page(name, key, trustworthy_url(scope), refresh=refresh)
         if isinstance(answer, Elsewhere):
             await http.send_redirect(scope, send, answer.url.encode())
@@ -66,12 +66,13 @@ class ProjectList:
         self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._gate.authorize(Action.LIST, http.header(scope, b"authorization"))
+        identity = await http.authorize(scope, self._gate, Right.LIST)
         media_type = http.negotiate(http.header(scope, b"accept"), scope["query_string"])
         if media_type is None:
             raise http.not_acceptable()
         coding = http.choose_coding(http.header(scope, b"accept-encoding"))
-        await http.send_page(scope, send, await self._index.root_page((media_type, coding)))
+        view, shows = self._gate.view(identity), self._gate.shows(identity)
+        await http.send_page(scope, send, await self._index.root_page((media_type, coding), view, shows))
 
 
 class ToNormalForm:

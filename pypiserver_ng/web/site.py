@@ -12,10 +12,10 @@ from starlette.types import Receive, Scope, Send
 from pypiserver_ng import __version__, pages
 from pypiserver_ng.auth import Gate
 from pypiserver_ng.client_config import CLIENTS, Server, configure_client, find_host, list_clients
-from pypiserver_ng.errors import Unauthenticated, Unavailable
+from pypiserver_ng.errors import Denied, TooMany, Unauthenticated, Unavailable
 from pypiserver_ng.index import Index
 from pypiserver_ng.metadata import CoreMetadata
-from pypiserver_ng.model import Action, File, Listed, Project
+from pypiserver_ng.model import File, Identity, Listed, Project, Right
 from pypiserver_ng.pages import file_url
 from pypiserver_ng.policy import describe_status
 from pypiserver_ng.web import http
@@ -44,12 +44,12 @@ class Site:
     #: Whether listing or downloading needs credentials.
     guarded: bool = False
 
-    async def may_list(self, scope: Scope) -> bool:
+    async def find_lister(self, scope: Scope) -> Identity | None:
+        """Who asks, if there is anything that may be listed for them."""
         try:
-            await self.gate.authorize(Action.LIST, http.header(scope, b"authorization"))
-        except (Unauthenticated, Unavailable):
-            return False
-        return True
+            return await http.authorize(scope, self.gate, Right.LIST)
+        except (Unauthenticated, Denied, TooMany, Unavailable):
+            return None
 
     async def send(self, scope: Scope, send: Send, content: bytes) -> None:
         headers: http.Headers = [*http.SECURITY, (b"cache-control", pages.cache_control(private=self.private))]
@@ -92,13 +92,15 @@ class Home:
             welcome = site.welcome
             await site.send(scope, send, render_welcome(welcome, values))
             return
-        may_list = await site.may_list(scope)
+        lister = await site.find_lister(scope)
         upstreams = site.index.upstreams
         context = site.context(scope) | {
             "projects": projects,
             "files": files,
-            "may_list": may_list,
-            "recent": [_hit(found) for found in await site.index.recent(_RECENT)] if may_list else [],
+            "may_list": lister is not None,
+            "recent": [_hit(found) for found in await site.index.recent(_RECENT, site.gate.shows(lister))]
+            if lister
+            else [],
             "uploads": site.uploads,
             # Clients are redirected to the first only.
             "fallbacks": [upstream.public_url for upstream in upstreams[: None if site.index.has_mirror else 1]],
@@ -118,8 +120,8 @@ class ProjectSite:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         site = self._site
-        await site.gate.authorize(Action.LIST, http.header(scope, b"authorization"))
         name = http.read_name(scope)
+        await http.authorize(scope, site.gate, Right.LIST, name)
         wanted: str | None = scope["path_params"].get("version")
         if name != scope["path_params"]["project"]:
             await http.redirect(scope, send, f"project/{name}/" + (f"{wanted}/" if wanted else ""))
@@ -146,9 +148,9 @@ class Search:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         site = self._site
-        await site.gate.authorize(Action.LIST, http.header(scope, b"authorization"))
+        identity = await http.authorize(scope, site.gate, Right.LIST)
         asked = http.query_value(scope, "q")[:200].strip()
-        found, total = await site.index.search(asked.split()[:10], _MOST_RESULTS)
+        found, total = await site.index.search(asked.split()[:10], _MOST_RESULTS, site.gate.shows(identity))
         context = site.context(scope) | {
             "q": asked,
             "results": [_hit(project) for project in found],

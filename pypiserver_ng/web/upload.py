@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
@@ -9,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from pypiserver_ng.auth import Gate
 from pypiserver_ng.errors import Denied, Invalid, TooLarge
 from pypiserver_ng.index import Index
-from pypiserver_ng.model import Action, Identity, Upload, is_project_name, normalize_name
+from pypiserver_ng.model import Identity, Right, Upload, is_project_name, normalize_name
 from pypiserver_ng.storage import translate_os_error
 from pypiserver_ng.web import http
 from pypiserver_ng.web.form import MOST_TEXT, ClientLeft, Form, read_form
@@ -31,7 +32,7 @@ class UploadForm:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refuse_cross_site(scope)
-        identity = await self._gate.authorize(Action.UPDATE, http.header(scope, b"authorization"))
+        identity = await self._admit(scope)
         self._refuse_too_large(scope)
         form = Form()
         try:
@@ -44,6 +45,14 @@ class UploadForm:
             if form.scratch is not None and not form.scratch.is_discarded:
                 await asyncio.shield(self._index.change(form.scratch.discard))
         await http.send_text(send, 200, "")
+
+    async def _admit(self, scope: Scope) -> Identity:
+        """Who sends the form; for which project it is comes later."""
+        try:
+            return await http.authorize(scope, self._gate, Right.UPLOAD)
+        except Denied:
+            # Some may only delete.
+            return await http.authorize(scope, self._gate, Right.DELETE)
 
     def _refuse_too_large(self, scope: Scope) -> None:
         length = http.header(scope, b"content-length")
@@ -89,7 +98,8 @@ class UploadForm:
             attestations=fields.get("attestations"),
             digests={name: value for name, value in fields.items() if name.endswith("_digest")},
         )
-        await self._index.add(upload, form.scratch, identity)
+        permit = partial(self._gate.require, identity=identity)
+        await self._index.add(upload, form.scratch, identity, permit)
 
     async def _remove(self, form: Form, identity: Identity) -> None:
         name, version = form.fields.get("name"), form.fields.get("version")
@@ -97,7 +107,9 @@ class UploadForm:
             raise Invalid(f"the fields 'name' and 'version' are needed: name={name!a}, version={version!a}")
         if not is_project_name(name):
             raise Invalid(f"{name[:100]!a} is not a project name")
-        await self._index.remove(normalize_name(name), version, identity)
+        project = normalize_name(name)
+        self._gate.require(Right.DELETE, project, identity)
+        await self._index.remove(project, version, identity)
 
 
 def refuse_cross_site(scope: Scope) -> None:

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from pypiserver_ng import pages
 from pypiserver_ng.index.explanation import Explanation, describe_explanation
-from pypiserver_ng.model import Action
+from pypiserver_ng.model import Right
 from pypiserver_ng.web import http
 from pypiserver_ng.web.site import Site
 
@@ -24,11 +24,11 @@ class Why:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         site = self._site
-        await site.gate.authorize(Action.LIST, http.header(scope, b"authorization"))
+        name = http.read_name(scope)
+        await http.authorize(scope, site.gate, Right.LIST, name)
         media_type = http.choose_type(http.header(scope, b"accept"), _TYPES)
         if media_type is None:
             raise http.not_acceptable(_TYPES)
-        name = http.read_name(scope)
         version: str | None = scope["path_params"].get("version")
         explanation = await site.index.explain(name)
         if version is not None:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from pypiserver_ng.auth import Gate
 from pypiserver_ng.errors import Failure, Invalid
 from pypiserver_ng.index import Index
-from pypiserver_ng.model import Action, Found
+from pypiserver_ng.model import Found, Identity, Right
 from pypiserver_ng.web import http
 from pypiserver_ng.web.form import ClientLeft, read_body
 from pypiserver_ng.web.upload import refuse_cross_site
@@ -37,9 +37,9 @@ class XmlRpc:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refuse_cross_site(scope)
-        await self._gate.authorize(Action.LIST, http.header(scope, b"authorization"))
+        identity = await http.authorize(scope, self._gate, Right.LIST)
         try:
-            answer = await self._answer(await read_body(receive, most=_MOST_BODY))
+            answer = await self._answer(await read_body(receive, most=_MOST_BODY), identity)
         except ClientLeft:
             return
         except xmlrpc.client.Fault as fault:
@@ -48,11 +48,11 @@ class XmlRpc:
             answer = xmlrpc.client.dumps(xmlrpc.client.Fault(_BAD_PARAMETERS, failure.message))
         await http.send_bytes(send, 200, answer.encode(), b"text/xml; charset=utf-8")
 
-    async def _answer(self, body: bytes) -> str:
+    async def _answer(self, body: bytes, identity: Identity) -> str:
         parameters, method = await self._index.run(_parse, body)
         if method != "search":
             raise xmlrpc.client.Fault(_UNKNOWN_METHOD, f"the method {method[:50]!a} is not known here: use search")
-        found, _ = await self._index.search(_terms(parameters))
+        found, _ = await self._index.search(_terms(parameters), shows=self._gate.shows(identity))
         return await self._index.run(_encode, found)
 
 
