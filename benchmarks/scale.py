@@ -93,6 +93,8 @@ def measure(bench: Bench, size: int) -> dict[str, tuple[float, str]]:
             found["memory after the start"] = (own.resident(), "MiB")
             found["first upload after the start"] = (client.time_first_upload(), "s")
             own.settle(_SETTLE_SECONDS)
+            # An idle connection is closed meanwhile.
+            client = _Client(own)
             found |= _measure_projects(client, projects)
             found |= _measure_roots(client)
             found |= _measure_surfaces(client, name_project(3))
