@@ -156,6 +156,7 @@ def unused_tcp_server() -> Iterator[str]:
         ({"discovery": []}, "specification"),
         ({"discovery": b"<html>"}, "specification"),
         ({"discovery": b"\xff"}, "specification"),
+        ({"discovery": b'{"issuer": "\xff"}'}, "specification"),
         ({"discovery": b"[" * 100_000}, "specification"),
         ({"discovery": b" " * (LONGEST + 1)}, "more than 1 MiB"),
         ({"published": {}}, "specification"),

@@ -43,7 +43,7 @@ class Verified:
     publisher: Publisher
     #: The same for every copy of the token, and for no other token.
     key: str
-    #: When it ends, leeway included: until then it has to be known as used.
+    #: Until then it has to be known as used: longer than anybody takes it.
     expires: datetime
 
     @property
@@ -62,7 +62,8 @@ class Minted:
 Verify = Callable[[str], Awaitable[Verified]]
 #: Notes the key of a token as used until then; false where it was used before, by any process.
 Spend = Callable[[str, datetime], Awaitable[bool]]
-Mint = Callable[[Verified], Awaitable[Minted]]
+#: For the one that was verified; and from where it was asked.
+Mint = Callable[[Verified, str | None], Awaitable[Minted]]
 
 
 class Exchange:
@@ -101,7 +102,7 @@ class Exchange:
         verified = await self._verify(text)
         if not await self._spend(verified.key, verified.expires):
             raise Refused("invalid-reuse-token", "the token was used before: ask your issuer for a new one")
-        minted = await self._mint(verified)
+        minted = await self._mint(verified, address)
         _log.info("%s got a token for %s from %s", verified.user, ", ".join(verified.publisher.projects), address)
         return minted
 

@@ -177,7 +177,7 @@ def _choose_proxy(url: str) -> str | None:
 def _decode(body: bytes, kind: type[_T]) -> _T:
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Unavailable("sent something else than its specification says") from None
 
 

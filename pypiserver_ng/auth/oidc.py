@@ -20,6 +20,8 @@ from pypiserver_ng.model import Publisher
 LONGEST = 16 * 1024
 #: By how much clocks may differ.
 LEEWAY = timedelta(seconds=60)
+#: For which a token that has ended is still known as used: a clock may be put back, and a disk may be slow.
+_MARGIN = timedelta(hours=1)
 #: No token is good for longer; used ones have to be known until they end.
 _LONGEST_LIFE = timedelta(days=366)
 _LONGEST_SHOWN = 100
@@ -48,7 +50,7 @@ class Verifier:
             raise Refused("invalid-token", "the token is signed with a key that its issuer does not have now")
         claims = _decode(text, key, algorithm, issuer)
         publisher = self._match(claims)
-        expires = datetime.fromtimestamp(int(claims["exp"]), UTC) + LEEWAY
+        expires = datetime.fromtimestamp(int(claims["exp"]), UTC) + LEEWAY + _MARGIN
         return Verified(publisher, _identify(text, claims), expires)
 
     def _match(self, claims: Claims) -> Publisher:

@@ -25,6 +25,7 @@ from pypiserver_ng.catalog.arrivals import (
 from pypiserver_ng.catalog.database import Database, read_serial
 from pypiserver_ng.catalog.events import ATTEST, DELETE, EVENTS_AFTER, STATUS, UNYANK, YANK, Event, read_event
 from pypiserver_ng.catalog.finding import find_names, forget_empty, read_found, read_newest, tell
+from pypiserver_ng.catalog.identities import Identities
 from pypiserver_ng.catalog.prepared import Prepared
 from pypiserver_ng.catalog.queries import (
     METADATA_AFTER,
@@ -89,6 +90,7 @@ class Catalog:
         self._database = Database(state_dir, cell)
         self.shared = self._database.shared
         self.tokens = Tokens(self._database)
+        self.identities = Identities(self._database)
         self._reading = self._database.reading
         self._change = self._database.change
 

@@ -115,5 +115,19 @@ def _add_tokens(operations: Operations) -> None:
     )
 
 
+def _add_used_identities(operations: Operations) -> None:
+    operations.create_table(
+        "used_identities",
+        Column("key", String, primary_key=True),
+        Column("expires", BigInteger, nullable=False, index=True),
+    )
+
+
 #: The first brings schema 1 to 2, and so on.
-_STEPS: tuple[Callable[[Operations], None], ...] = (_add_marks, _add_events, _add_texts, _add_tokens)
+_STEPS: tuple[Callable[[Operations], None], ...] = (
+    _add_marks,
+    _add_events,
+    _add_texts,
+    _add_tokens,
+    _add_used_identities,
+)

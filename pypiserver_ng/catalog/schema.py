@@ -14,7 +14,7 @@ from sqlalchemy import (
 )
 
 #: Rises with every change of the tables.
-VERSION = 5
+VERSION = 6
 
 metadata = MetaData()
 
@@ -99,6 +99,15 @@ events = Table(
 #: When tokens were used last, in microseconds since 1970.
 token_uses = Table(
     "token_uses", metadata, Column("id", String, primary_key=True), Column("time", BigInteger, nullable=False)
+)
+
+#: Identity tokens that were changed for tokens of this index, until they end by themselves.
+used_identities = Table(
+    "used_identities",
+    metadata,
+    Column("key", String, primary_key=True),
+    # Microseconds since 1970.
+    Column("expires", BigInteger, nullable=False, index=True),
 )
 
 # The tables below change only by applying events.

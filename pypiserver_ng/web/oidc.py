@@ -67,7 +67,7 @@ async def _read_token(receive: Receive) -> str:
         return msgspec.json.decode(await read_body(receive, most=_MOST_BODY), type=_Request).token
     except TooLarge as fault:
         raise Refused("invalid-payload", fault.message) from None
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refused("invalid-payload", 'the request must be JSON such as {"token": "<identity token>"}') from None
 
 
