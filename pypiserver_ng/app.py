@@ -33,10 +33,12 @@ from pypiserver_ng.index.threads import Threads
 from pypiserver_ng.model import Action, Right
 from pypiserver_ng.policy import NO_ADVISORIES, Policy
 from pypiserver_ng.storage import Cache
+from pypiserver_ng.storage.audit import AuditLog
 from pypiserver_ng.upstream.addresses import Upstream
 from pypiserver_ng.upstream.pip_index import find_pip_index
 from pypiserver_ng.web import files, http, integrity, legacy_json, ops, simple, site, upload, why, xmlrpc
 from pypiserver_ng.web.accel import Accel
+from pypiserver_ng.web.auditing import Refusals
 from pypiserver_ng.web.forwarded import Forwarded
 from pypiserver_ng.web.templating import Templates
 
@@ -145,11 +147,16 @@ def create_app(config: Config, counters: Counters | None = None) -> Application:
     passwords = PasswordFile(config.passwords) if config.passwords else None
     authenticator = Authenticator(passwords, TokenBook(store.catalog.tokens))
     gate = Gate(config.authenticate, authenticator, Access(config.grants), conceal=config.conceal)
+    audit = AuditLog(config.state_dir)
+    refusals = Refusals(
+        audit, authenticator.peek, lambda user: passwords is not None and user in passwords.current.entries
+    )
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.callback(store.close)
+            stack.callback(audit.close)
             stack.callback(authenticator.close)
             watching = asyncio.create_task(authenticator.watch())
             stack.callback(watching.cancel)
@@ -160,7 +167,7 @@ def create_app(config: Config, counters: Counters | None = None) -> Application:
             await index.start()
             yield
 
-    return Application(compose_asgi(config, index, gate, counters, lifespan), index)
+    return Application(compose_asgi(config, index, gate, counters, lifespan, refusals.note), index)
 
 
 def compose_asgi(
@@ -169,13 +176,14 @@ def compose_asgi(
     gate: Gate,
     counters: Counters | None = None,
     lifespan: Lifespan[Starlette] | None = None,
+    tell: http.TellFailure | None = None,
 ) -> Starlette:
     """Every surface of the index."""
     people = choose_site(config, index, gate)
     asgi = Starlette(
         routes=under_prefix(config.server_base_url, anchor(choose_routes(config, index, gate, people, counters))),
         middleware=[Middleware(Forwarded, trusted=config.trusted_proxy)],
-        exception_handlers=http.failure_handlers(people.render_failure),
+        exception_handlers=http.failure_handlers(people.render_failure, tell),
         lifespan=lifespan,
     )
     asgi.router.redirect_slashes = False

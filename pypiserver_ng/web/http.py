@@ -282,6 +282,8 @@ async def send_redirect(scope: Scope, send: Send, location: bytes) -> None:
     await send({"type": "http.response.body"})
 
 
+#: Is told of a failure: (scope, status, message).
+TellFailure = Callable[[Scope, int, str], None]
 #: Renders (scope, status, title, message) as a page for people.
 RenderFailure = Callable[[Scope, int, str, str], bytes]
 
@@ -326,12 +328,14 @@ class FailureAnswer(Response):
         return f"{self._message}\n".encode(), b"text/plain; charset=utf-8"
 
 
-def failure_handlers(render: RenderFailure) -> dict[Any, Any]:
-    """Starlette's exception handlers; `render` makes the page that a browser gets."""
+def failure_handlers(render: RenderFailure, tell: TellFailure | None = None) -> dict[Any, Any]:
+    """Starlette's exception handlers; `render` makes the page that a browser gets, `tell` writes failures down."""
 
-    def answer_failure(_request: Request, failure: Failure) -> Response:
+    def answer_failure(request: Request, failure: Failure) -> Response:
         """The one table from the domain's failures to HTTP."""
         status, title = next(_STATUS[kind] for kind in type(failure).__mro__ if kind in _STATUS)
+        if tell is not None:
+            tell(request.scope, status, failure.message)
         headers: Headers = []
         if status == 401:
             headers.append((b"www-authenticate", b'Basic realm="pypi"'))

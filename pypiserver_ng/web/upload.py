@@ -34,7 +34,8 @@ class UploadForm:
         refuse_cross_site(scope)
         identity = await self._admit(scope)
         self._refuse_too_large(scope)
-        form = Form()
+        # Who writes refusals down wants to know of what.
+        form = scope["form"] = Form()
         try:
             await self._read(scope, receive, form)
             await self._act(form, identity)

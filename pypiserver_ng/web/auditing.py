@@ -1,0 +1,95 @@
+"""What clients are refused, as entries of the audit log: who it was, as far as that is known, what, and why not.
+
+Asked where a failure becomes an answer, so that what succeeds costs nothing. A missing password and a missing project
+are no news: clients send requests without credentials first, and ask every index for every name.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from starlette.types import Scope
+
+from pypiserver_ng.auth.credentials import read_authorization
+from pypiserver_ng.auth.tokens import USER
+from pypiserver_ng.errors import Unauthenticated
+from pypiserver_ng.filenames import parse_found
+from pypiserver_ng.model import Identity, is_project_name, normalize_name
+from pypiserver_ng.storage.audit import AuditLog
+from pypiserver_ng.web import http
+
+_ALWAYS = frozenset({403, 409, 413, 422, 429})
+_UPLOADS = frozenset({"/", "/legacy", "/legacy/"})
+_MINT = "/_/oidc/mint-token"
+_FILES = "/packages/"
+#: The part of a token's text that is no secret.
+_TOKEN_ID = re.compile(r"\Apypi-ng-([0-9a-f]{16})-")
+
+
+class Refusals:
+    def __init__(
+        self, audit: AuditLog, peek: Callable[[bytes | None], Identity | None], is_user: Callable[[str], bool]
+    ) -> None:
+        """`peek` tells who sent a header that was verified, `is_user` whether a name is in the password file."""
+        self._audit = audit
+        self._peek = peek
+        self._is_user = is_user
+
+    def note(self, scope: Scope, status: int, reason: str) -> None:
+        """A request that is answered with a failure, if it is one that somebody may want to know of."""
+        authorization = http.header(scope, b"authorization")
+        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        is_upload = scope["method"] == "POST" and path in _UPLOADS
+        if status not in _ALWAYS and not (status == 401 and authorization) and not (status == 400 and is_upload):
+            return
+        what = _describe_form(scope) if is_upload else _describe_path(scope, path)
+        user = self._recognize(authorization) if authorization else None
+        if status in {401, 429} and path != _MINT:
+            what["action"] = "login"
+            user = self._read_claim(authorization) if authorization else None
+        self._audit.note(**what, outcome="refused", user=user, address=http.client_address(scope), reason=reason)
+
+    def _recognize(self, authorization: bytes) -> str | None:
+        identity = self._peek(authorization)
+        return identity.user if identity else None
+
+    def _read_claim(self, authorization: bytes) -> str | None:
+        """Who it says to be. A name that nobody has may be a password that was typed into the wrong field."""
+        try:
+            claimed = read_authorization(authorization)
+        except Unauthenticated:
+            return None
+        if claimed.user == USER:
+            token = _TOKEN_ID.match(claimed.password)
+            return f"token {token[1]}" if token else None
+        return claimed.user if self._is_user(claimed.user) else None
+
+
+def _describe_form(scope: Scope) -> dict[str, Any]:
+    """An upload, or what else a form may ask for; it may have come in part only, or not at all."""
+    form = scope.get("form")
+    fields = form.fields if form else {}
+    name = fields.get("name", "")
+    return {
+        "action": "delete" if fields.get(":action") == "remove_pkg" else "upload",
+        "project": normalize_name(name) if is_project_name(name) else None,
+        "version": fields.get("version"),
+        "filename": form.filename if form else None,
+    }
+
+
+def _describe_path(scope: Scope, path: str) -> dict[str, Any]:
+    if path == _MINT:
+        return {"action": "mint"}
+    if path.startswith(_FILES):
+        filename = path.rpartition("/")[2].removesuffix(".metadata")
+        parsed = parse_found(filename)
+        project, version = (parsed.name, parsed.version or None) if parsed else (None, None)
+        return {"action": "download", "project": project, "version": version, "filename": filename}
+    asked = scope.get("path_params", {})
+    name = asked.get("project", "")
+    return {
+        "action": "list",
+        "project": normalize_name(name) if is_project_name(name) else None,
+        "version": asked.get("version"),
+    }
