@@ -123,6 +123,17 @@ def test_beside_a_running_server(serve: Serve, program: Program, packages: Path)
     assert (deprecated["action"], deprecated["status"], deprecated["reason"]) == ("status", "deprecated", "old")
 
 
+def test_tokens(program: Program, packages: Path) -> None:
+    """Which was made and which revoked, and nothing of its secret."""
+    text = program.run("token", "create", "ci").stdout.strip()
+    assert program.run("token", "revoke", "ci").returncode == 0
+    made, revoked = list_events(program)
+    assert (made["action"], made["token"], made["project"]) == ("token", "ci", None)
+    assert (revoked["action"], revoked["token"]) == ("revoke", "ci")
+    assert text[-43:] not in program.run("events", "--json").stdout
+    assert " ci" in program.run("events").stdout
+
+
 def test_filters(program: Program, packages: Path) -> None:
     """The newest of what fits, and a person gets few of many."""
     state = packages / ".pypiserver-ng"

@@ -126,8 +126,7 @@ def describe(entry: "Entry") -> dict[str, Any]:
     keys = ("action", "outcome", "user", "address", "project", "version", "filename", "sha256", "reason")
     described: dict[str, Any] = {"time": entry.time.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
     described |= {key: getattr(entry, key) for key in keys}
-    if entry.status is not None:
-        described["status"] = entry.status
+    described |= {key: value for key in ("status", "token") if (value := getattr(entry, key)) is not None}
     if entry.count > 1:
         described["count"] = entry.count
     return described
@@ -152,7 +151,7 @@ class _Table:
 
 
 def _to_row(entry: "Entry") -> tuple[str, ...]:
-    what = entry.filename or " ".join(filter(None, (entry.project, entry.version)))
+    what = entry.filename or entry.token or " ".join(filter(None, (entry.project, entry.version)))
     why = ": ".join(filter(None, (entry.status, entry.reason)))
     if entry.count > 1:
         why = f"{why} ({entry.count} times)".strip()

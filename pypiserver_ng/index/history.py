@@ -79,6 +79,7 @@ def to_entry(event: Event) -> Entry:
         sha256=event.sha256,
         reason=event.reason,
         status=event.status,
+        token=event.token.name if event.token else None,
     )
 
 

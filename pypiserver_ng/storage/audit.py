@@ -62,6 +62,8 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str | None = None
     #: Of a change of a project's status: which it has now.
     status: str | None = None
+    #: Of a token that was made or revoked: its name.
+    token: str | None = None
     #: How often it happened since the last entry that is the same.
     count: int = 1
 
