@@ -6,11 +6,10 @@ not know a credential; each text says where its client looks for one.
 
 import ipaddress
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pypiserver_ng.errors import Invalid
-from pypiserver_ng.model import Action
 
 _URL = re.compile(
     r"(?P<scheme>https?)://"
@@ -81,11 +80,6 @@ def find_host(url: str) -> str:
     return authority if authority.endswith("]") else authority.rpartition(":")[0] or authority
 
 
-def is_guarded(authenticate: Collection[Action]) -> bool:
-    """Whether an installer needs credentials, given what `--authenticate` says."""
-    return Action.LIST in authenticate or Action.DOWNLOAD in authenticate
-
-
 def configure_client(client: str, server: Server) -> str:
     """The text for one of `CLIENTS`, with a line break at its end."""
     return "\n".join(_WRITERS[client](server)) + "\n"
@@ -132,7 +126,9 @@ def _write_uv(server: Server) -> Iterator[str]:
     if server.is_guarded:
         yield 'authenticate = "always"'
         yield from _say_netrc(server, "UV_INDEX_PRIVATE_USERNAME and UV_INDEX_PRIVATE_PASSWORD")
-    yield from _say_publishing(server, ["uv publish --index private"], "the token in UV_PUBLISH_TOKEN")
+    # It sends nothing without credentials, also where nobody asks for them.
+    anything = " --token none" if server.uploads == "open" else ""
+    yield from _say_publishing(server, [f"uv publish --index private{anything}"], "the token in UV_PUBLISH_TOKEN")
 
 
 def _write_twine(server: Server) -> Iterator[str]:
@@ -183,7 +179,9 @@ def _write_pdm(server: Server) -> Iterator[str]:
         yield "# Plain http on another machine:"
         yield "verify_ssl = false"
     yield from _say_netrc(server)
-    commands = [f"pdm config repository.private.url {server.url}", "pdm publish --repository private"]
+    # As uv.
+    anything = " --username none --password none" if server.uploads == "open" else ""
+    commands = [f"pdm config repository.private.url {server.url}", f"pdm publish --repository private{anything}"]
     yield from _say_publishing(server, commands, "PDM_PUBLISH_USERNAME=__token__ and the token in PDM_PUBLISH_PASSWORD")
 
 

@@ -171,6 +171,8 @@ def test_hostile_urls(text: str) -> None:
         (("--host", "packages.example"), "http://packages.example:8080/"),
         (("--host", "packages.example", "-p", "80", "--server-base-url", "/team"), "http://packages.example/team/"),
         (("--host", "fd00::2", "--server-base-url", "/simple"), "http://[fd00::2]:8080/simple/"),
+        (("--host", "packages.example", "--certfile", "c", "--keyfile", "k"), "https://packages.example:8080/"),
+        (("--host", "packages.example", "--certfile", "c", "--keyfile", "k", "-p", "443"), "https://packages.example/"),
         ((), f"http://{socket.gethostname()}:8080/"),
         (("--host", "::"), f"http://{socket.gethostname()}:8080/"),
         (("--port", "0", "--url", "http://packages.example"), "http://packages.example/"),

@@ -6,11 +6,11 @@ from typing import Any
 import click
 
 from pypiserver_ng.cli.options import load_config, with_settings
-from pypiserver_ng.client_config import CLIENTS, Server, configure_client, is_guarded, parse_server_url
+from pypiserver_ng.client_config import CLIENTS, Server, configure_client, parse_server_url
 from pypiserver_ng.config import Config
 from pypiserver_ng.config.settings import SETTINGS
 from pypiserver_ng.errors import Invalid
-from pypiserver_ng.model import Action
+from pypiserver_ng.model import Right
 
 #: Where a server listens and no client can go.
 _EVERYWHERE = {"", "0.0.0.0", "::"}  # noqa: S104 - it is not listened on
@@ -22,7 +22,7 @@ _USUAL_PORTS = {"http": 80, "https": 443}
 @click.option(
     "--url",
     metavar="URL",
-    help="Where clients reach the server. [default: what --host, --port and --server-base-url say]",
+    help="Where clients reach the server. [default: what --host, --port, --server-base-url and --certfile say]",
 )
 @with_settings([setting.name for setting in SETTINGS])
 def command(client: str | None, url: str | None, config: str | None, **flags: Any) -> None:
@@ -37,8 +37,8 @@ def command(client: str | None, url: str | None, config: str | None, **flags: An
         return
     server = Server(
         parse_server_url(url) if url is not None else _find_url(found),
-        uploads="credentials" if Action.UPDATE in found.authenticate else "open",
-        is_guarded=is_guarded(found.authenticate),
+        uploads="credentials" if found.needs_credentials(Right.UPLOAD) else "open",
+        is_guarded=found.needs_credentials(Right.LIST) or found.needs_credentials(Right.DOWNLOAD),
     )
     click.echo(configure_client(client, server), nl=False)
     if url is None and found.trusted_proxy:
@@ -48,7 +48,7 @@ def command(client: str | None, url: str | None, config: str | None, **flags: An
 def _find_url(config: Config) -> str:
     if config.port == 0:
         raise Invalid("which port --port 0 picks is known when the server runs: name its URL with --url")
-    scheme = "http"
+    scheme = "https" if config.certfile else "http"
     host = socket.gethostname() if config.host in _EVERYWHERE else config.host
     port = "" if config.port == _USUAL_PORTS[scheme] else f":{config.port}"
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}{port}"

@@ -12,7 +12,7 @@ import pytest
 from tests.tools.clients import Client, installed_version
 from tests.tools.distributions import build_sdist, build_wheel, make_wheel
 from tests.tools.program import Program
-from tests.tools.server import Serve, Server
+from tests.tools.server import OPEN, Serve, Server
 
 pytestmark = pytest.mark.clients
 
@@ -228,3 +228,24 @@ def test_plain_http_on_another_machine(
         user(name).run("install", "--target", tmp_path / "site", "demo-app")
     else:
         install_project(user(name), name, text, tmp_path)
+
+
+@pytest.mark.parametrize("name", ("twine", "uv", "poetry", "pdm"))
+def test_nobody_asks_for_credentials(
+    user: Callable[[str], Client],
+    environment: dict[str, str],
+    serve: Serve,
+    packages: Path,
+    tmp_path: Path,
+    name: str,
+) -> None:
+    """At a server that is open to everyone, no client does either, and files that are there are no fault."""
+    server = serve("--disable-fallback", *OPEN)
+    text = Program(tmp_path, environment).run("client-config", name, *OPEN, "--url", server.url).stdout
+    if name in PUBLISHERS:
+        put_at_home(text, tmp_path / "home")
+    project = make_project(tmp_path, "pyproject.toml", "" if name in PUBLISHERS else text)
+    options = ("--no-build",) if name == "pdm" else ()
+    for command in [*find_publishing(text, name)] * 2:
+        user(name).run(*command, *(options if command[0] == "publish" else ()), cwd=project)
+    assert list_uploads(packages) == PUBLISHED
