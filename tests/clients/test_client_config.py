@@ -23,7 +23,6 @@ _PROJECT = (
     '[build-system]\nrequires = ["flit_core"]\nbuild-backend = "flit_core.buildapi"\n'
 )
 _IN_PROJECT = {"POETRY_VIRTUALENVS_IN_PROJECT": "1", "PIPENV_VENV_IN_PROJECT": "1"}
-_POETRY = {"POETRY_HTTP_BASIC_PRIVATE_USERNAME": "alice", "POETRY_HTTP_BASIC_PRIVATE_PASSWORD": "wonder"}
 
 #: Runs `client-config` for this client of this server.
 Print = Callable[[str, Server], str]
@@ -42,8 +41,14 @@ def server(serve: Serve, packages: Path, guard: tuple[str, ...]) -> Server:
 
 
 @pytest.fixture
-def show(tmp_path: Path, environment: dict[str, str], guard: tuple[str, ...]) -> Print:
-    """The text, whose line for the netrc file has become that file."""
+def token(tmp_path: Path, environment: dict[str, str], packages: Path) -> str:
+    """It may list, download and upload everything."""
+    return Program(tmp_path, environment).run("token", "create", "ci", packages).stdout.strip()
+
+
+@pytest.fixture
+def show(tmp_path: Path, environment: dict[str, str], guard: tuple[str, ...], token: str) -> Print:
+    """The text, whose line for the netrc file has become that file, with a token that is one."""
     program = Program(tmp_path, environment)
 
     def run(name: str, server: Server) -> str:
@@ -51,7 +56,7 @@ def show(tmp_path: Path, environment: dict[str, str], guard: tuple[str, ...]) ->
         assert (done.returncode, done.stderr) == (0, "")
         netrc = tmp_path / "home" / ".netrc"
         for line in re.findall("^#   (machine .*)$", done.stdout, re.MULTILINE):
-            netrc.write_text(line.replace("__token__", "alice").replace("TOKEN", "wonder") + "\n")
+            netrc.write_text(line.replace("TOKEN", token) + "\n")
             netrc.chmod(0o600)
         return done.stdout
 
@@ -60,7 +65,7 @@ def show(tmp_path: Path, environment: dict[str, str], guard: tuple[str, ...]) ->
 
 @pytest.fixture
 def user(client: Callable[[str], Client], environment: dict[str, str]) -> Callable[[str], Client]:
-    """Finds a client that reads what is in the user's home."""
+    """Finds a client that reads what is in the home of who starts it."""
     variables = {name: value for name, value in environment.items() if name not in _HIDING}
     return lambda name: dataclasses.replace(client(name), env={**variables, **_IN_PROJECT})
 
@@ -79,6 +84,10 @@ def find_publishing(text: str, client: str) -> Iterator[list[str]]:
     commands = text.partition("# To publish")[2]
     for line in re.findall(rf"^#   {client} (.*)$", commands, re.MULTILINE):
         yield [word for word in shlex.split(line) if word != "--build"]
+
+
+def fill_in(login: dict[str, str], token: str) -> dict[str, str]:
+    return {name: value.replace("TOKEN", token) for name, value in login.items()}
 
 
 def make_project(root: Path, manifest: str, text: str) -> Path:
@@ -110,60 +119,65 @@ def test_installers(
 
 
 PUBLISHERS = {
-    "twine": {"TWINE_USERNAME": "alice", "TWINE_PASSWORD": "wonder"},
-    "uv": {"UV_PUBLISH_USERNAME": "alice", "UV_PUBLISH_PASSWORD": "wonder"},
+    "twine": {"TWINE_PASSWORD": "TOKEN"},
+    "uv": {"UV_PUBLISH_TOKEN": "TOKEN"},
 }
 
 
 @pytest.mark.parametrize("name", PUBLISHERS)
 def test_publishers(
-    user: Callable[[str], Client], show: Print, server: Server, packages: Path, tmp_path: Path, name: str
+    user: Callable[[str], Client], show: Print, server: Server, packages: Path, tmp_path: Path, token: str, name: str
 ) -> None:
     """The command that the text names publishes with the file that the text is."""
     text = show(name, server)
     put_at_home(text, tmp_path / "home")
     project = make_project(tmp_path, "pyproject.toml", "")
     for command in find_publishing(text, name):
-        user(name).run(*command, cwd=project, env=PUBLISHERS[name])
+        user(name).run(*command, cwd=project, env=fill_in(PUBLISHERS[name], token))
     assert list_uploads(packages) == PUBLISHED
 
 
 MANAGERS = {
-    "poetry": ("pyproject.toml", ("install", "--no-root"), _POETRY),
+    "poetry": (
+        "pyproject.toml",
+        ("install", "--no-root"),
+        {"POETRY_HTTP_BASIC_PRIVATE_USERNAME": "__token__", "POETRY_HTTP_BASIC_PRIVATE_PASSWORD": "TOKEN"},
+    ),
     "pdm": ("pyproject.toml", ("install", "--no-self"), {}),
     "pipenv": ("Pipfile", ("install",), {}),
     "uv": ("pyproject.toml", ("sync", "--no-install-project"), {}),
 }
 
 
-def install_project(tool: Client, name: str, text: str, root: Path) -> None:
+def install_project(tool: Client, name: str, text: str, token: str, root: Path) -> None:
     manifest, install, login = MANAGERS[name]
     project = make_project(root, manifest, text.replace("\n[[index]]", "\n[[tool.uv.index]]"))
-    tool.run(*install, cwd=project, env=login)
+    tool.run(*install, cwd=project, env=fill_in(login, token))
     [site] = (project / ".venv" / "lib").glob("python*/site-packages")
     assert installed_version(site, "demo_app") == "1.0"
 
 
 @pytest.mark.parametrize("name", MANAGERS)
 def test_project_managers(
-    user: Callable[[str], Client], show: Print, server: Server, tmp_path: Path, name: str
+    user: Callable[[str], Client], show: Print, server: Server, tmp_path: Path, token: str, name: str
 ) -> None:
     """They lock and install with the table in the project's own file."""
-    install_project(user(name), name, show(name, server), tmp_path)
+    install_project(user(name), name, show(name, server), token, tmp_path)
 
 
 PUBLISHING_MANAGERS = {
-    "poetry": ((), _POETRY),
-    "pdm": (("--no-build",), {"PDM_PUBLISH_USERNAME": "alice", "PDM_PUBLISH_PASSWORD": "wonder"}),
+    "poetry": ((), {"POETRY_PYPI_TOKEN_PRIVATE": "TOKEN"}),
+    "pdm": (("--no-build",), {"PDM_PUBLISH_USERNAME": "__token__", "PDM_PUBLISH_PASSWORD": "TOKEN"}),
 }
 
 
 @pytest.mark.parametrize("name", PUBLISHING_MANAGERS)
 def test_project_managers_publish(
-    user: Callable[[str], Client], show: Print, server: Server, packages: Path, tmp_path: Path, name: str
+    user: Callable[[str], Client], show: Print, server: Server, packages: Path, tmp_path: Path, token: str, name: str
 ) -> None:
     """The commands that the text names, in their order; the files were built before."""
     options, login = PUBLISHING_MANAGERS[name]
+    login = fill_in(login, token)
     text = show(name, server)
     project = make_project(tmp_path, "pyproject.toml", text)
     for command in find_publishing(text, name):
@@ -215,6 +229,7 @@ def test_plain_http_on_another_machine(
     guard: tuple[str, ...],
     packages: Path,
     tmp_path: Path,
+    token: str,
     address: str,
     name: str,
 ) -> None:
@@ -227,7 +242,7 @@ def test_plain_http_on_another_machine(
         put_at_home(text, tmp_path / "home")
         user(name).run("install", "--target", tmp_path / "site", "demo-app")
     else:
-        install_project(user(name), name, text, tmp_path)
+        install_project(user(name), name, text, token, tmp_path)
 
 
 @pytest.mark.parametrize("name", ("twine", "uv", "poetry", "pdm"))
