@@ -10,6 +10,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 from pypiserver_ng.archive.inspector import Inspector
 from pypiserver_ng.attestations import AttestationVerifier
 from pypiserver_ng.auth import Access, Authenticator, Gate, PasswordFile, TokenBook
+from pypiserver_ng.auth.exchange import LIFETIME, Exchange, Minted, Verified
+from pypiserver_ng.auth.tokens import make_token
 from pypiserver_ng.config import Config
 from pypiserver_ng.counters import Board, Counters
 from pypiserver_ng.index import Index
@@ -36,7 +39,7 @@ from pypiserver_ng.storage import Cache
 from pypiserver_ng.storage.audit import AuditLog
 from pypiserver_ng.upstream.addresses import Upstream
 from pypiserver_ng.upstream.pip_index import find_pip_index
-from pypiserver_ng.web import files, http, integrity, legacy_json, ops, simple, site, upload, why, xmlrpc
+from pypiserver_ng.web import files, http, integrity, legacy_json, oidc, ops, simple, site, upload, why, xmlrpc
 from pypiserver_ng.web.accel import Accel
 from pypiserver_ng.web.auditing import Refusals
 from pypiserver_ng.web.forwarded import Forwarded
@@ -167,7 +170,8 @@ def create_app(config: Config, counters: Counters | None = None) -> Application:
             await index.start()
             yield
 
-    return Application(compose_asgi(config, index, gate, counters, lifespan, refusals.note), index)
+    exchange = open_exchange(config, index, store)
+    return Application(compose_asgi(config, index, gate, counters, lifespan, refusals.note, exchange), index)
 
 
 def compose_asgi(
@@ -177,11 +181,15 @@ def compose_asgi(
     counters: Counters | None = None,
     lifespan: Lifespan[Starlette] | None = None,
     tell: http.TellFailure | None = None,
+    exchange: Exchange | None = None,
 ) -> Starlette:
     """Every surface of the index."""
     people = choose_site(config, index, gate)
+    routes = choose_routes(config, index, gate, people, counters, oidc.routes(exchange, tell))
+    # Clients ask the host for these, whatever path they know the index by.
+    outside = anchor(oidc.routes(exchange, tell)) if config.server_base_url else []
     asgi = Starlette(
-        routes=under_prefix(config.server_base_url, anchor(choose_routes(config, index, gate, people, counters))),
+        routes=[*under_prefix(config.server_base_url, anchor(routes)), *outside],
         middleware=[Middleware(Forwarded, trusted=config.trusted_proxy)],
         exception_handlers=http.failure_handlers(people.render_failure, tell),
         lifespan=lifespan,
@@ -234,8 +242,31 @@ def open_mirror(config: Config, upstreams: Sequence[Upstream], inspector: Inspec
     return Mirror(cache, pages, downloads, sidecars, client, threads, flights, upstreams, offline=config.offline)
 
 
+def open_exchange(config: Config, index: Index, store: Store) -> Exchange | None:
+    """What makes identity tokens tokens of this index; None where nobody is trusted to issue them."""
+    if not config.publishers:
+        return None
+    from pypiserver_ng.auth.oidc import Verifier  # noqa: PLC0415
+
+    async def spend(key: str, expires: datetime) -> bool:
+        return await index.change(store.catalog.identities.spend, key, expires, datetime.now(UTC))
+
+    async def mint(verified: Verified, address: str | None) -> Minted:
+        projects, now = verified.publisher.projects, datetime.now(UTC)
+        token, text = make_token(verified.user, projects, frozenset({Action.UPDATE}), now, LIFETIME)
+        await index.change(store.catalog.tokens.add, token, verified.user, address)
+        return Minted(text, now + LIFETIME)
+
+    return Exchange(config.publishers, Verifier(config.publishers).verify, spend, mint)
+
+
 def choose_routes(
-    config: Config, index: Index, gate: Gate, people: site.Site, counters: Counters | None
+    config: Config,
+    index: Index,
+    gate: Gate,
+    people: site.Site,
+    counters: Counters | None,
+    minting: Sequence[BaseRoute],
 ) -> list[BaseRoute]:
     """Every route of the index. Order matters: pages first, because they are asked most; the bare root last."""
     private_pages = config.needs_credentials(Right.LIST)
@@ -251,6 +282,7 @@ def choose_routes(
         *xmlrpc.routes(index, gate),
         *legacy_json.routes(index, gate, private=private_pages),
         *integrity.routes(index, gate, private=private_pages),
+        *minting,
         *simple.root_routes(),
     ]
 

@@ -38,17 +38,19 @@ class Audience:
 class MintToken:
     """POST: an issuer's identity token for a token of this index."""
 
-    def __init__(self, exchange: Exchange | None) -> None:
+    def __init__(self, exchange: Exchange | None, tell: http.TellFailure | None) -> None:
         self._exchange = exchange
+        self._tell = tell
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        client = scope.get("client")
         try:
-            answer = await self._mint(receive, client[0] if client else None)
+            answer = await self._mint(receive, http.client_address(scope))
         except ClientLeft:
             return
         except Failure as failure:
             status = 422 if isinstance(failure, Refused) else 429 if isinstance(failure, TooMany) else 503
+            if self._tell is not None:
+                self._tell(scope, status, failure.message)
             wait: http.Headers = [] if failure.retry_after is None else [(b"retry-after", b"%d" % failure.retry_after)]
             await _send(send, status, _describe(failure), wait)
             return
@@ -87,8 +89,9 @@ async def _send(send: Send, status: int, answer: dict[str, Any], headers: http.H
     await http.send_bytes(send, status, json.dumps(answer).encode(), b"application/json", more)
 
 
-def routes(exchange: Exchange | None) -> list[BaseRoute]:
+def routes(exchange: Exchange | None, tell: http.TellFailure | None = None) -> list[BaseRoute]:
+    """`tell` writes failures down."""
     return [
         Route("/_/oidc/audience", Audience(exchange), methods=["GET"]),
-        Route("/_/oidc/mint-token", MintToken(exchange), methods=["POST"]),
+        Route("/_/oidc/mint-token", MintToken(exchange, tell), methods=["POST"]),
     ]
