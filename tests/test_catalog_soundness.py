@@ -17,7 +17,7 @@ from pypiserver_ng.filenames import parse_found
 from pypiserver_ng.model import Digests, NormalizedName
 
 CONTENTS = Contents(Digests("a" * 64, "b" * 32, "c" * 64))
-PROJECTS = 200
+PROJECTS = 1000
 
 
 @pytest.fixture
