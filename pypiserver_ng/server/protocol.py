@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from pypiserver_ng.server.counting import Counting
 from pypiserver_ng.server.cycle import SENDFILE, Cycle
+from pypiserver_ng.server.head import check_head, read_authority
 
 #: Bytes of a request target.
 _LONGEST_TARGET = 8 * 1024
@@ -29,7 +30,7 @@ _PIECE = 16 * 1024
 #: Bytes that are read and dropped after a refusal.
 _MOST_DROPPED = 16 * 1024 * 1024
 #: Connections beyond the most that are answered and waited for; further ones are answered and closed.
-_SPARE_CONNECTIONS = 32
+SPARE_CONNECTIONS = 32
 
 _EXTENSIONS: dict[str, dict[object, object]] = {SENDFILE: {}}
 
@@ -88,6 +89,7 @@ class Protocol(HttpToolsProtocol):
         self._is_deaf = False
         self._dropped = 0
         self._said_farewell: float | None = None
+        self._parting: float | None = None
         self._unsent = (0, 0)
         self._taken = 0.0
 
@@ -98,7 +100,7 @@ class Protocol(HttpToolsProtocol):
         surplus = len(self.connections) - self._most_connections
         if surplus > 0:
             self._refuse(503)
-        if surplus > _SPARE_CONNECTIONS:
+        if surplus > SPARE_CONNECTIONS:
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -188,9 +190,19 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._has_head:
             return
+        check_head(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
+        if not self.url.startswith((b"/", b"*")):
+            self._take_host(read_authority(self.url))
+        super().on_headers_complete()
         self._head_began = None
         self._unparsed = 0
-        super().on_headers_complete()
+        # Whatever else comes as a header stands behind the body, where nobody on the way looked at it.
+        self.headers = self.headers.copy()
+
+    def _take_host(self, authority: bytes) -> None:
+        """RFC 9112, 3.2.2: the host of the target counts, whatever the header says."""
+        self.headers[:] = [header for header in self.headers if header[0] != b"host"]
+        self.headers.append((b"host", authority))
 
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0
@@ -270,10 +282,14 @@ class Protocol(HttpToolsProtocol):
             self.transport.write_eof()
 
     def shutdown(self) -> None:
+        # Only the client's own end of TLS may be missing, and many never send it.
+        is_over = self.scheme == "https" and self._has_taken_all()
         if self._said_farewell is not None:
             self.transport.close()
         else:
             super().shutdown()
+        if is_over and self.transport.is_closing():
+            self.transport.abort()
 
     # What does not happen.
 
@@ -284,7 +300,8 @@ class Protocol(HttpToolsProtocol):
         if self._has_stuck_reader(now):
             self.transport.abort()
         elif self.transport.is_closing():
-            return
+            if self.scheme == "https":
+                self._sweep_parting(now)
         elif self._said_farewell is not None:
             if now - self._said_farewell > patience.farewell:
                 self.transport.close()
@@ -298,6 +315,18 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(408)
         else:
             self._sweep_request(now)
+
+    def _sweep_parting(self, now: float) -> None:
+        """With TLS a connection that was closed waits for the client's own end of it."""
+        if not self._has_taken_all():
+            self._parting = None
+        elif self._parting is None:
+            self._parting = now
+        elif now - self._parting > self._patience.farewell:
+            self.transport.abort()
+
+    def _has_taken_all(self) -> bool:
+        return not self.transport.get_write_buffer_size() and not _count_unacknowledged(self.transport)
 
     def _sweep_request(self, now: float) -> None:
         cycle = self.cycle

@@ -231,7 +231,7 @@ RAW: list[tuple[bytes, int]] = [
     (b"GET\r\n\r\n", 400),
     (b"GET /simple/ HTTP/9.9\r\n\r\n", 400),
     (b"GET simple HTTP/1.1\r\nhost: x\r\n\r\n", 400),
-    (b"GET * HTTP/1.1\r\nhost: x\r\n\r\n", 404),
+    (b"GET * HTTP/1.1\r\nhost: x\r\n\r\n", 400),
     (b"OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n", 404),
     (b"CONNECT x:443 HTTP/1.1\r\nhost: x\r\n\r\n", 400),
     (b"GET http://x/simple/ HTTP/1.1\r\nhost: x\r\n\r\n", 200),

@@ -232,14 +232,15 @@ def test_long_head(wire: Wire, count: int, status: int) -> None:
     assert status == wire.get("/health", *lines).status
 
 
+CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
 ENDLESS = {
     "line": (b"GET / HTTP/1.1\r\nx: ", b"x" * 65_536),
     "lines": (b"GET / HTTP/1.1\r\n", b"x: %b\r\n" % (b"y" * 1000) * 64),
     "blank": (b"", b"\r\n" * 32_768),
     "target": (b"GET /", b"x" * 65_536),
     "method": (b"G", b"E" * 65_536),
-    "trailers": (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n", b"x: %b\r\n" % (b"y" * 1000) * 64),
-    "extension": (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1;x=", b"y" * 65_536),
+    "trailers": (CHUNKED + b"0\r\n", b"x: %b\r\n" % (b"y" * 1000) * 64),
+    "extension": (CHUNKED + b"1;x=", b"y" * 65_536),
 }
 
 
@@ -307,8 +308,8 @@ def test_thousands_of_requests_at_once(server: Server, wire: Wire) -> None:
     """All are answered in their order, though only a few are kept in mind."""
     before = memory(server)
     count = 5000
-    requests = b"".join(b"GET /simple/p%d/ HTTP/1.1\r\n\r\n" % number for number in range(count))
-    last = b"GET /health HTTP/1.1\r\nconnection: close\r\n\r\n"
+    requests = b"".join(b"GET /simple/p%d/ HTTP/1.1\r\nhost: x\r\n\r\n" % number for number in range(count))
+    last = b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
     with wire.connect() as connection:
         connection.sendall(requests + last)
         received = b"".join(iter(lambda: connection.recv(1 << 20), b""))
@@ -319,7 +320,7 @@ def test_thousands_of_requests_at_once(server: Server, wire: Wire) -> None:
 
 def test_queued_uploads(wire: Wire) -> None:
     """Requests with bodies are queued like others, and none is taken for the next."""
-    one = b"POST /simple/ HTTP/1.1\r\ncontent-length: 5000\r\n\r\n" + HEALTH.ljust(5000)
+    one = b"POST /simple/ HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n\r\n" + HEALTH.ljust(5000)
     with wire.connect() as connection:
         connection.sendall(one * 100 + HEALTH[:-2] + b"connection: close\r\n\r\n")
         received = b"".join(iter(lambda: connection.recv(1 << 20), b""))
@@ -334,7 +335,7 @@ def test_short_requests_by_the_thousand(server: Server, wire: Wire) -> None:
             connection = stack.enter_context(wire.connect())
             connection.settimeout(0.2)
             with contextlib.suppress(TimeoutError):
-                connection.sendall(b"GET / HTTP/1.1\r\n\r\n" * 14_000)
+                connection.sendall(b"GET / HTTP/1.1\r\nhost:\r\n\r\n" * 14_000)
         assert {wire.get("/health").status for _ in range(5)} == {200}
         assert memory(server) - before < 60
 
@@ -344,7 +345,7 @@ def test_client_that_left_its_queue(server: Server, wire: Wire) -> None:
     assert wire.post("/", upload_form(WHEEL)).status == 200
     for _ in range(3):
         with wire.connect() as connection:
-            connection.sendall(f"GET /packages/{WHEEL.filename} HTTP/1.1\r\n\r\n".encode() * 100)
+            connection.sendall(f"GET /packages/{WHEEL.filename} HTTP/1.1\r\nhost: x\r\n\r\n".encode() * 100)
             # Until the answers fill what the two systems hold, and one waits for room.
             assert {wire.get("/health").status for _ in range(100)} == {200}
     assert wire.get("/health").status == 200
