@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pypiserver_ng.client_config import CLIENTS, Server, configure_client, list_clients, parse_server_url
+from pypiserver_ng.client_config import CLIENTS, Server, configure_client, find_host, list_clients, parse_server_url
 from pypiserver_ng.errors import Invalid
 from tests.tools.program import Program
 
@@ -113,6 +113,21 @@ def test_urls(text: str, expected: str) -> None:
     assert parse_server_url(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    (
+        ("http://packages.example/", "packages.example"),
+        ("http://packages.example:8080/simple/", "packages.example"),
+        ("http://[fd00::2]/", "[fd00::2]"),
+        ("http://[fd00::2]:8080/", "[fd00::2]"),
+        ("http://[:::]/", "[:::]"),
+    ),
+)
+def test_hosts(url: str, expected: str) -> None:
+    """Without the port, also of what is none."""
+    assert find_host(url) == expected
+
+
 HOSTILE = (
     "",
     "packages.example",
@@ -195,6 +210,13 @@ def test_the_settings_of_the_server(program: Program) -> None:
     assert done.stdout == configure_client("twine", Server("http://packages.example/", uploads="open"))
 
 
+def test_the_tables_of_the_server(program: Program) -> None:
+    """Who may do what is said by its [[access]] entries, where there are some."""
+    (program.cwd / "server.toml").write_text('[[access]]\nwho = ["anyone"]\nprojects = ["*"]\nmay = ["upload"]\n')
+    done = program.run("client-config", "uv", "--config", "server.toml", "--url", "https://packages.example")
+    assert done.stdout == configure_client("uv", Server("https://packages.example/", "open", is_guarded=True))
+
+
 def test_without_a_client_they_are_listed(program: Program) -> None:
     """One line for each."""
     done = program.run("client-config")
@@ -210,7 +232,7 @@ def test_without_a_client_they_are_listed(program: Program) -> None:
         (("pip", "--url", "https://alice:wonder@packages.example/"), "without credentials"),
         (("pip", "--url", 'https://packages.example/"\n[x]'), "--url"),
         (("pip", "--url", ""), "--url"),
-        (("pip", "--port", "0"), "--url"),
+        (("pip", "--port", "0"), "which port"),
         (("pip", "--host", "a b"), "--url"),
         (("pip", "--host", "a\nb"), "--url"),
         (("pip", "--prot", "1"), "--port"),
