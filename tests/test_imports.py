@@ -11,6 +11,7 @@ import pytest
 HEAVY = {
     "aiohttp",
     "alembic",
+    "jwt",
     "nh3",
     "pip",
     "prometheus_client",
@@ -30,7 +31,7 @@ import pypiserver_ng.server
 from pypiserver_ng.app import create_app
 from pypiserver_ng.cli.options import load_config
 flags = json.loads(sys.argv[1])
-create_app(load_config(None, flags))
+create_app(load_config(flags.pop("config", None), flags))
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 
@@ -57,6 +58,16 @@ def test_a_server_loads_what_it_uses(more: dict[str, object], loaded: set[str], 
     """Only an index that asks upstreams by itself pays for asking."""
     flags = {"packages": [str(tmp_path)], **more}
     assert ask("-c", SERVE, json.dumps(flags)) & HEAVY == loaded
+
+
+def test_only_who_trusts_publishers_verifies_their_tokens(tmp_path: Path) -> None:
+    """It asks their issuers for keys, and knows signatures."""
+    config = tmp_path / "config.toml"
+    config.write_text(
+        '[[publisher]]\nissuer = "https://issuer.example"\nclaims = { sub = "acme" }\nprojects = ["acme"]\n'
+    )
+    flags = {"packages": [str(tmp_path)], "disable-fallback": True, "config": str(config)}
+    assert {"aiohttp", "jwt"} <= ask("-c", SERVE, json.dumps(flags))
 
 
 def test_help_loads_no_server() -> None:

@@ -7,15 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient
 
 from pypiserver_ng.auth import exchange
 from pypiserver_ng.auth.exchange import MOST_REFUSALS, WINDOW
-from pypiserver_ng.model import Publisher
+from pypiserver_ng.model import Action, Publisher
 from tests.tools.distributions import build_wheel
 from tests.tools.issuer import FakeIssuer, running_issuer
+from tests.tools.server import Serve, wait_until
 from tests.web.conftest import OpenIndex
 from tests.web.forms import CONTENT_TYPE, upload_form
 
@@ -35,8 +37,6 @@ def trusting(open_index: OpenIndex, issuer: FakeIssuer) -> TestClient:
 
 
 def settings(issuer: FakeIssuer) -> dict[str, Any]:
-    from pypiserver_ng.model import Action
-
     who = Publisher(issuer.url, "pypiserver-ng", CLAIMS, ("acme-*",))
     return {"publishers": (who,), "authenticate": frozenset({Action.UPDATE})}
 
@@ -130,6 +130,38 @@ def test_while_an_issuer_is_down_nothing_is_refused(trusting: TestClient, issuer
     response = mint(trusting, token)
     assert (response.status_code, read_codes(response)) == (503, ["unavailable"])
     assert response.headers["retry-after"] == "5"
+
+
+def test_of_several_processes_one_takes_a_token(serve: Serve, issuer: FakeIssuer, tmp_path: Path) -> None:
+    """Whichever of a server's workers is asked first."""
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f'[[publisher]]\nissuer = "{issuer.url}"\nclaims = {{ repository = "acme/core" }}\nprojects = ["acme-*"]\n'
+    )
+    server = serve("--disable-fallback", "--workers", "2", "--config", str(config))
+    token = issuer.mint()
+
+    def ask(_: int) -> int:
+        return httpx2.post(f"{server.url}/_/oidc/mint-token", json={"token": token}, trust_env=False).status_code
+
+    with ThreadPoolExecutor(8) as threads:
+        statuses = sorted(threads.map(ask, range(16)))
+    assert statuses == [200] + [422] * 15
+
+
+def test_both_outcomes_are_on_record(trusting: TestClient, issuer: FakeIssuer, packages: Path) -> None:
+    """What was given is an event; what was refused is in the audit log, with the reason."""
+    token = issuer.mint()
+    mint(trusting, token)
+    mint(trusting, token)
+    state = packages / ".pypiserver-ng"
+    (event,) = [json.loads(line) for line in (state / "journal.jsonl").read_text().splitlines() if "publisher:" in line]
+    assert event["action"] == "token"
+    assert event["user"].endswith(":acme/core")
+    wait_until((state / "audit.jsonl").exists)
+    (refusal,) = map(json.loads, (state / "audit.jsonl").read_text().splitlines())
+    assert (refusal["action"], refusal["outcome"]) == ("mint", "refused")
+    assert "used before" in refusal["reason"]
 
 
 @pytest.mark.parametrize(
