@@ -113,10 +113,12 @@ class Throttle:
             return
         # Longer than it may be: of two processes that write at once, one counts.
         self._memory[_LOCKED] = now + _WINDOW_MS
-        seconds = math.ceil(wait / 1000)
+        # In minutes, so that the same refusal is the same text for a while.
+        minutes = math.ceil(wait / 60_000)
         raise TooMany(
-            f"Too many wrong passwords for this user from this address; try again in {seconds} seconds.",
-            retry_after=seconds,
+            "Too many wrong passwords for this user from this address; try again in "
+            f"{'a minute' if minutes == 1 else f'{minutes} minutes'}.",
+            retry_after=math.ceil(wait / 1000),
         )
 
 
