@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -208,11 +208,8 @@ class Ended(BaseException):
 class Refusing:
     """A lock that this file system does not have."""
 
-    def __enter__(self) -> None:
+    def by(self, deadline: float) -> AbstractContextManager[None]:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    def __exit__(self, *_: object) -> None:
-        raise AssertionError
 
 
 def fail_with(fault: BaseException) -> Callable[[], None]:

@@ -7,6 +7,7 @@ the directory and one transaction. Each is taken or refused for itself.
 import errno
 import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -60,6 +61,8 @@ class Publisher:
 
         Raises Conflict, Denied, NoSpace, Unavailable or OSError; then nothing was stored, nor will be.
         """
+        # For the turn and for the lock together.
+        deadline = time.monotonic() + _PATIENCE_SECONDS
         with self._queue:
             self._waiting.append(waiting)
         if not self._turn.acquire(timeout=_PATIENCE_SECONDS):
@@ -69,7 +72,7 @@ class Publisher:
             self._turn.acquire()
         try:
             while not waiting.is_settled:
-                self._publish_waiting()
+                self._publish_waiting(deadline)
         except BaseException:
             self._withdraw(waiting)
             raise
@@ -92,10 +95,10 @@ class Publisher:
             self._waiting = [one for one in self._waiting if one not in group]
         return group
 
-    def _publish_waiting(self) -> None:
+    def _publish_waiting(self, deadline: float) -> None:
         """Settles at least the first that waits. Raises OSError where the tree cannot be locked."""
         # From its name to its row: a scan in between would take a file for one that somebody copied in.
-        with self._lock, ExitStack() as kept:
+        with self._lock.by(deadline), ExitStack() as kept:
             group = self._take()
             try:
                 self._settle(group, kept)

@@ -5,6 +5,8 @@ import fcntl
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -21,9 +23,20 @@ class SharedLock:
 
     def __enter__(self) -> None:
         """Raises TimeoutError."""
+        self._acquire(time.monotonic() + _PATIENCE_SECONDS)
+
+    @contextmanager
+    def by(self, deadline: float) -> Iterator[None]:
+        """For who has waited for something else: up to this moment (monotonic). Raises TimeoutError."""
+        self._acquire(deadline)
+        try:
+            yield
+        finally:
+            self._release()
+
+    def _acquire(self, deadline: float) -> None:
         # For threads and for processes together.
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        if not self._threads.acquire(timeout=_PATIENCE_SECONDS):
+        if not self._threads.acquire(timeout=max(deadline - time.monotonic(), 0)):
             raise TimeoutError(errno.ETIMEDOUT, "another change takes too long")
         try:
             self._lock_file(deadline)
@@ -47,6 +60,9 @@ class SharedLock:
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._release()
+
+    def _release(self) -> None:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
         finally:
