@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from pypiserver_ng.archive.inspector import Inspector
 from pypiserver_ng.attestations import AttestationVerifier
-from pypiserver_ng.auth import Access, Authenticator, Gate, PasswordFile, TokenBook
+from pypiserver_ng.auth import Access, Authenticator, Gate, PasswordFile, Throttle, TokenBook
 from pypiserver_ng.auth.exchange import LIFETIME, Exchange, Minted, Verified
 from pypiserver_ng.auth.tokens import make_token
 from pypiserver_ng.config import Config
@@ -148,7 +148,8 @@ def create_app(config: Config, counters: Counters | None = None) -> Application:
     store = open_store(config.packages, config.state_dir, is_server=True, cell=cell)
     index, watch = compose_index(config, store)
     passwords = PasswordFile(config.passwords) if config.passwords else None
-    authenticator = Authenticator(passwords, TokenBook(store.catalog.tokens))
+    failures = (counters.board if counters else Board()).failures
+    authenticator = Authenticator(passwords, TokenBook(store.catalog.tokens), Throttle(failures))
     gate = Gate(config.authenticate, authenticator, Access(config.grants), conceal=config.conceal)
     audit = AuditLog(config.state_dir)
     refusals = Refusals(

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from pypiserver_ng.auth.htpasswd import PasswordFile
+from pypiserver_ng.auth.throttle import Throttle
 from pypiserver_ng.auth.tokens import USER, TokenBook
 from pypiserver_ng.errors import Unauthenticated, Unavailable
 from pypiserver_ng.model import ANONYMOUS, Identity
@@ -99,12 +100,14 @@ class Authenticator:
         self,
         passwords: PasswordFile | None,
         tokens: TokenBook | None = None,
+        throttle: Throttle | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Without `tokens`, none is valid."""
+        """Without `tokens`, none is valid; without `throttle`, anybody may guess."""
         self._passwords = passwords
         self._tokens = tokens
+        self._throttle = throttle
         self._clock = clock
         self._key = secrets.token_bytes(32)
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
@@ -119,10 +122,18 @@ class Authenticator:
         """Answer from memory alone, in microseconds; None means that the header must be verified."""
         if header is None:
             return ANONYMOUS
+        identity = self._peek_verified(header) if self._is_calm() else None
+        return identity or self._peek_token(header)
+
+    def _is_calm(self) -> bool:
+        """Whether nobody is locked out. Otherwise it counts from where a header comes."""
+        return self._throttle is None or self._throttle.is_calm()
+
+    def _peek_verified(self, header: bytes) -> Identity | None:
         key = self._digest(header)
         verified = self._verified.get(key)
         if verified is None:
-            return self._peek_token(header)
+            return None
         if self._clock() >= verified.expires or not self._is_current(verified):
             del self._verified[key]
             return None
@@ -137,13 +148,14 @@ class Authenticator:
             if identity is None or identity.token is None or self._tokens is None:
                 return lambda: False
             return self._tokens.remember(identity.token)
-        return lambda: self._clock() < verified.expires and self._is_current(verified)
+        return lambda: self._clock() < verified.expires and self._is_current(verified) and self._is_calm()
 
     async def identify(self, header: bytes | None, address: str | None = None) -> Identity:
         """Answer who sends this header, from that address; ANONYMOUS without one.
 
-        Raises Unauthenticated for a header that cannot be read and for wrong credentials, Unavailable when too
-        many verifications wait already. Requests that bring the same header at once share one verification.
+        Raises Unauthenticated for a header that cannot be read and for wrong credentials, TooMany after many of these,
+        Unavailable when too many verifications wait already. Requests that bring the same header at once share one
+        verification.
         """
         if header is None:
             return ANONYMOUS
@@ -155,10 +167,15 @@ class Authenticator:
             return await self._find_token(credentials.password)
         if self._passwords is None:
             raise Unauthenticated(_NO_PASSWORDS)
+        if self._throttle is not None:
+            self._throttle.check(address, credentials.user)
+            if (known := self._peek_verified(header)) is not None:
+                return known
         key = self._digest(header)
         flight = self._flights.get(key) or self._start(key, credentials, self._passwords)
         # Shielded, since the others still wait for it when this request's client goes away.
         verified = await asyncio.shield(flight)
+        self._count(address, credentials.user, is_right=verified is not None)
         if verified is None:
             raise Unauthenticated(_WRONG)
         return verified.identity
@@ -174,6 +191,15 @@ class Authenticator:
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._tokens is not None:
             self._tokens.close()
+
+    def _count(self, address: str | None, user: str, *, is_right: bool) -> None:
+        """Raises TooMany."""
+        if self._throttle is None:
+            return
+        if is_right:
+            self._throttle.forget(address, user)
+        else:
+            self._throttle.fail(address, user)
 
     def _peek_token(self, header: bytes) -> Identity | None:
         if self._tokens is None or not self._tokens.is_current():

@@ -1,0 +1,264 @@
+"""Rights for each project and tokens, on every surface: what is refused tells nothing, and what is allowed works."""
+
+import base64
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from httpx2 import Response
+from starlette.testclient import TestClient
+
+from pypiserver_ng.auth import make_token
+from pypiserver_ng.catalog import Catalog
+from pypiserver_ng.model import Action, Grant, Right
+from tests.tools.distributions import build_sdist, build_wheel
+from tests.web.conftest import OpenIndex
+from tests.web.forms import CONTENT_TYPE, encode, part, stored, upload_form
+
+JSON = "application/vnd.pypi.simple.v1+json"
+ACME, OTHER, OPEN = build_wheel("acme-core", "1.0"), build_wheel("vault", "1.0"), build_wheel("tools", "1.0")
+READ = frozenset({Right.LIST, Right.DOWNLOAD})
+ALICE = "Basic " + base64.b64encode(b"alice:wonder").decode()
+SEARCH = "<methodCall><methodName>search</methodName><params/></methodCall>"
+
+#: Alice may read what is Acme's, everybody may read the tools, nobody may do anything with the other project.
+GRANTS = (
+    Grant("", frozenset({"alice"}), ("acme-*",), READ),
+    Grant("", frozenset({"anyone"}), ("tools",), READ),
+)
+
+
+def surfaces(name: str) -> list[str]:
+    """Everything that tells of a project, whether it is here or not."""
+    return [
+        f"/simple/{name}/",
+        f"/pypi/{name}/json",
+        f"/pypi/{name}/1.0/json",
+        f"/{name}/json",
+        f"/project/{name}/",
+        f"/project/{name}/1.0/",
+        f"/-/why/{name}",
+        f"/-/why/{name}/1.0",
+        f"/integrity/{name}/1.0/{name.replace('-', '_')}-1.0-py3-none-any.whl/provenance",
+        f"/packages/{name.replace('-', '_')}-1.0-py3-none-any.whl",
+        f"/packages/{name.replace('-', '_')}-1.0-py3-none-any.whl.metadata",
+        f"/packages/below/{name}-1.0.tar.gz",
+        f"/packages/{name.upper()}-1.0.zip",
+    ]
+
+
+def keep_token(
+    packages: Path, name: str = "deploy", projects: str = "acme-*", actions: str = "update", **more: Any
+) -> str:
+    """Make a token beside the server; the header that its owner sends."""
+    token, text = make_token(
+        name,
+        tuple(projects.split()),
+        frozenset(Action(action) for action in actions.split()),
+        datetime.now(UTC),
+        **more,
+    )
+    catalog = Catalog(packages / ".pypiserver-ng")
+    catalog.tokens.add(token, None)
+    catalog.close()
+    return "Basic " + base64.b64encode(f"__token__:{text}".encode()).decode()
+
+
+def get(client: TestClient, path: str, authorization: str | None = None, **headers: str) -> Response:
+    credentials = {} if authorization is None else {"authorization": authorization}
+    return client.get(path, headers=credentials | headers)
+
+
+def post(client: TestClient, body: bytes, authorization: str | None) -> Response:
+    credentials = {} if authorization is None else {"authorization": authorization}
+    return client.post("/", content=body, headers=credentials | {"content-type": CONTENT_TYPE})
+
+
+def remove(name: str, version: str) -> bytes:
+    return encode([part(":action", "remove_pkg"), part("name", name), part("version", version)])
+
+
+def list_names(client: TestClient, authorization: str | None = None) -> list[str]:
+    page = get(client, "/simple/", authorization, accept=JSON).json()
+    return [project["name"] for project in page["projects"]]
+
+
+@pytest.fixture
+def ruled(open_index: OpenIndex, packages: Path, passwords: Path) -> TestClient:
+    for wheel in (ACME, OTHER, OPEN):
+        wheel.write(packages)
+    return open_index(passwords=passwords, grants=GRANTS)
+
+
+def test_what_is_allowed_and_what_is_not(ruled: TestClient) -> None:
+    """401 without credentials, 403 with right ones, on every surface, and the same for what is not here."""
+    for path in surfaces("vault") + surfaces("absent"):
+        assert get(ruled, path).status_code == 401, path
+        assert get(ruled, path).headers["www-authenticate"] == 'Basic realm="pypi"'
+        assert get(ruled, path, "Bearer x").status_code == 401, path
+        assert get(ruled, path, ALICE).status_code == 403, path
+    for path in surfaces("acme-core"):
+        assert get(ruled, path).status_code == 401, path
+        assert get(ruled, path, ALICE).status_code in {200, 404}, path
+    for path in surfaces("tools"):
+        for authorization in (None, ALICE, "Bearer x", "Basic ????"):
+            assert get(ruled, path, authorization).status_code in {200, 404}, (path, authorization)
+
+
+def test_what_may_not_be_seen_looks_as_if_it_were_not_here(
+    open_index: OpenIndex, packages: Path, passwords: Path
+) -> None:
+    """With `conceal`, for callers who are known; others are asked who they are."""
+    OTHER.write(packages)
+    client = open_index(passwords=passwords, grants=GRANTS, conceal=True)
+    for path in surfaces("vault"):
+        assert get(client, path).status_code == 401, path
+        answer = get(client, path, ALICE)
+        assert answer.status_code == 404, path
+        absent = path.replace("vault", "absent").replace("VAULT", "ABSENT")
+        assert get(client, absent, ALICE).text.replace("absent", "vault") == answer.text
+
+
+def test_it_never_goes_upstream_for_want_of_a_right(open_index: OpenIndex, packages: Path, passwords: Path) -> None:
+    OTHER.write(packages)
+    client = open_index(
+        passwords=passwords, grants=GRANTS, disable_fallback=False, fallback_url=("http://127.0.0.1:9/simple/",)
+    )
+    for name in ("vault", "absent"):
+        assert get(client, f"/simple/{name}/").status_code == 401
+        assert get(client, f"/simple/{name}/", ALICE).status_code == 403
+    assert get(client, "/simple/acme-absent/", ALICE).status_code in {302, 307, 404}
+
+
+def test_lists_show_what_may_be_listed(ruled: TestClient) -> None:
+    """The list of projects, search, XML-RPC and the home page; in turns, so that nobody gets another's."""
+    for name in ("acme-core", "tools"):
+        assert get(ruled, f"/simple/{name}/", ALICE).status_code == 200
+    for authorization, expected in ((None, ["tools"]), (ALICE, ["acme-core", "tools"])) * 2:
+        assert list_names(ruled, authorization) == expected
+        headers = {} if authorization is None else {"authorization": authorization}
+        pages = [get(ruled, path, authorization).text for path in ("/-/search?q=", "/-/search?q=t", "/")]
+        pages.append(ruled.post("/RPC2", content=SEARCH, headers=headers).text)
+        for text in pages:
+            assert [name for name in ("acme-core", "tools", "vault") if name in text] == expected, text
+
+
+def test_the_list_follows_what_is_here(ruled: TestClient, packages: Path) -> None:
+    """For each caller, what was remembered does not outlive a change."""
+    assert list_names(ruled, ALICE) == ["acme-core", "tools"]
+    header = keep_token(packages, projects="acme-new", actions="list update")
+    assert list_names(ruled, header) == ["tools"]
+    assert post(ruled, upload_form(build_wheel("acme-new", "1.0")), header).status_code == 200
+    assert list_names(ruled, ALICE) == ["acme-core", "acme-new", "tools"]
+    assert list_names(ruled, header) == ["acme-new", "tools"]
+    assert list_names(ruled) == ["tools"]
+
+
+@pytest.mark.parametrize(
+    ("may", "upload", "create", "delete"),
+    (
+        ("", 403, 403, 403),
+        ("list download", 403, 403, 403),
+        ("upload", 200, 403, 403),
+        ("create", 403, 403, 403),
+        ("upload create", 200, 200, 403),
+        ("delete", 403, 403, 200),
+        ("upload create delete", 200, 200, 200),
+    ),
+)
+def test_rights_to_change(
+    open_index: OpenIndex, packages: Path, passwords: Path, may: str, upload: int, create: int, delete: int
+) -> None:
+    """To add to a project, to begin one and to delete are three rights; what is refused leaves nothing."""
+    ACME.write(packages)
+    rights = frozenset(Right(word) for word in may.split())
+    client = open_index(passwords=passwords, grants=(Grant("", frozenset({"alice"}), ("acme-*",), rights),))
+    before = stored(packages)
+    for body in (upload_form(build_sdist("acme-core", "2.0")), remove("acme-core", "1.0"), upload_form(OTHER)):
+        assert post(client, body, None).status_code == 401
+    assert post(client, upload_form(OTHER), ALICE).status_code == 403
+    assert post(client, remove("vault", "1.0"), ALICE).status_code == 403
+    assert stored(packages) == before
+    assert post(client, upload_form(build_sdist("acme-core", "2.0")), ALICE).status_code == upload
+    assert post(client, upload_form(build_sdist("acme-new", "1.0")), ALICE).status_code == create
+    assert post(client, remove("acme-core", "1.0"), ALICE).status_code == delete
+    assert ("acme_core-2.0.tar.gz" in stored(packages)) == (upload == 200)
+    assert ("acme_new-1.0.tar.gz" in stored(packages)) == (create == 200)
+    assert (ACME.filename in stored(packages)) == (delete != 200)
+
+
+@pytest.mark.parametrize("grants", ((), GRANTS), ids=["flags", "entries"])
+def test_a_token_has_its_own_rights(
+    open_index: OpenIndex, packages: Path, passwords: Path, grants: Sequence[Grant]
+) -> None:
+    """For its projects and actions, wherever credentials are needed; nobody deletes with one."""
+    for wheel in (ACME, OTHER):
+        wheel.write(packages)
+    client = open_index(passwords=passwords, grants=tuple(grants), authenticate=frozenset(Action))
+    reading = keep_token(packages, "reading", actions="list download")
+    writing = keep_token(packages, "writing", actions="update")
+    for path in surfaces("acme-core"):
+        assert get(client, path, reading).status_code in {200, 404}, path
+        assert get(client, path, writing).status_code == 403, path
+    for path in surfaces("vault"):
+        assert get(client, path, reading).status_code == 403, path
+    assert list_names(client, reading) == ["acme-core"]
+    assert post(client, upload_form(build_sdist("acme-core", "2.0")), reading).status_code == 403
+    assert post(client, upload_form(build_sdist("acme-new", "1.0")), writing).status_code == 200
+    assert post(client, upload_form(build_sdist("vault", "2.0")), writing).status_code == 403
+    assert post(client, remove("acme-core", "1.0"), writing).status_code == 403
+    assert post(client, remove("acme-core", "1.0"), reading).status_code == 403
+
+
+def test_what_is_open_is_open_for_tokens(open_index: OpenIndex, packages: Path) -> None:
+    """By default everybody reads, also with a token that is for something else, or for nothing any more."""
+    OTHER.write(packages)
+    client = open_index(authenticate=frozenset({Action.UPDATE}))
+    header = keep_token(packages)
+    for authorization in (header, header[:-8], "Bearer x"):
+        assert get(client, "/simple/vault/", authorization).status_code == 200
+        assert get(client, f"/packages/{OTHER.filename}", authorization).status_code == 200
+    assert post(client, upload_form(ACME), header).status_code == 200
+    assert post(client, upload_form(build_wheel("vault", "2.0")), header).status_code == 403
+    assert post(client, upload_form(build_wheel("acme-core", "2.0")), header[:-8]).status_code == 401
+
+
+def test_a_token_that_expired_or_was_revoked(open_index: OpenIndex, packages: Path) -> None:
+    """Pages that it was shown a moment ago are not shown again."""
+    ACME.write(packages)
+    client = open_index(authenticate=frozenset(Action))
+    expired = keep_token(packages, "old", actions="list", lifetime=timedelta(microseconds=1))
+    assert get(client, "/simple/acme-core/", expired).status_code == 401
+    header = keep_token(packages, actions="list")
+    for _ in range(3):
+        assert get(client, "/simple/acme-core/", header).status_code == 200
+    catalog = Catalog(packages / ".pypiserver-ng")
+    catalog.tokens.revoke("deploy", None)
+    catalog.close()
+    assert get(client, "/simple/acme-core/", header).status_code == 401
+
+
+def test_who_guesses_has_to_wait(ruled: TestClient) -> None:
+    """The eleventh wrong password is one too many, and so is the right one then; others go on."""
+    wrong = ["Basic " + base64.b64encode(f"alice:{number}".encode()).decode() for number in range(11)]
+    assert get(ruled, "/simple/acme-core/", ALICE).status_code == 200
+    statuses = [get(ruled, "/simple/acme-core/", header).status_code for header in wrong]
+    assert statuses == [401] * 10 + [429]
+    answer = get(ruled, "/simple/acme-core/", ALICE)
+    assert answer.status_code == 429
+    assert 290 <= int(answer.headers["retry-after"]) <= 300
+    bob = "Basic " + base64.b64encode(b"bob:x").decode()
+    assert get(ruled, "/simple/acme-core/", bob).status_code == 401
+    assert get(ruled, "/simple/tools/", ALICE).status_code == 200
+
+
+def test_a_right_password_forgives(ruled: TestClient) -> None:
+    """Ten slips, the right one, and ten slips more: nobody has to wait."""
+    for _ in range(2):
+        for number in range(10):
+            wrong = "Basic " + base64.b64encode(f"alice:{number}".encode()).decode()
+            assert get(ruled, "/simple/acme-core/", wrong).status_code == 401
+        right = "Basic " + base64.b64encode(b"alice:wonder").decode()
+        assert get(ruled, "/simple/acme-core/", right).status_code == 200
