@@ -39,15 +39,17 @@ EXPOSE 8080
 # Asks where the flags of process 1, the environment and the configuration file say that the server listens; without
 # a process 1 of ours (--pid=host) the environment alone decides.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["/opt/pypiserver-ng/bin/python", "-I", "-c", "\
-from http.client import HTTPConnection; \
+from http.client import HTTPConnection, HTTPSConnection; \
 from pathlib import Path; \
+from ssl import _create_unverified_context as trust_anybody; \
 from pypiserver_ng.cli.options import load_config; \
 from pypiserver_ng.cli.run import command; \
 words = Path('/proc/1/cmdline').read_text().split(chr(0))[:-1]; \
 first = next((n for n, word in enumerate(words, 1) if Path(word).name == 'pypiserver-ng'), len(words)); \
 flags = command.make_context('run', [word for word in words[first:] if word != 'run']).params; \
 config = load_config(flags.pop('config'), flags); \
-connection = HTTPConnection(config.host, config.port, timeout=4); \
+where = {'host': config.host, 'port': config.port, 'timeout': 4}; \
+connection = HTTPSConnection(**where, context=trust_anybody()) if config.certfile else HTTPConnection(**where); \
 connection.request('GET', config.server_base_url + config.health_endpoint); \
 raise SystemExit(connection.getresponse().status != 200)"]
 # Arguments replace `run`, which is also what bare options mean. The default directory is `packages` in /data.

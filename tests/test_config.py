@@ -74,6 +74,8 @@ SAMPLES = {
     "packages": ("one", (Path("one"),)),
     "port": ("9", 9),
     "host": ("::1", "::1"),
+    "certfile": ("a.pem", Path("a.pem")),
+    "keyfile": ("a.key", Path("a.key")),
     "passwords": ("users", Path("users")),
     "authenticate": ("list,download", frozenset({Action.LIST, Action.DOWNLOAD})),
     "conceal": ("true", True),
@@ -113,6 +115,9 @@ def test_every_setting_has_every_source(setting: Setting) -> None:
     others: dict[str, Any] = {"fallback-mode": "cache"} if setting.name in OF_CACHE_MODE else {}
     if setting.name == "accel-redirect":
         others = {"trusted-proxy": ("10.0.0.1",)}
+    if setting.name in {"certfile", "keyfile"}:
+        others = {"certfile": "b", "keyfile": "b"}
+        del others[setting.name]
     sources: list[dict[str, Any]] = [
         {"flags": {setting.name: flag, **others}},
         {"environment": {setting.variable: text}, "toml": others},
@@ -133,6 +138,14 @@ def test_files_are_left_to_a_proxy_that_is_named() -> None:
     """Who may send them has to be said."""
     assert refuse(flags={"accel-redirect": "/-files"}) == (
         "--accel-redirect has no effect without --trusted-proxy: add the proxy's address"
+    )
+
+
+@pytest.mark.parametrize(("given", "missing"), (("certfile", "keyfile"), ("keyfile", "certfile")))
+def test_a_certificate_has_a_key(given: str, missing: str) -> None:
+    """Nobody may think that he serves https."""
+    assert refuse(flags={given: "a.pem"}) == (
+        f"--{given} has no effect without --{missing}: give both to serve https, or neither"
     )
 
 

@@ -21,6 +21,7 @@ import pytest
 
 from tests.tools.clients import Client
 from tests.tools.distributions import make_wheel
+from tests.tools.certificates import make_certificate
 from tests.tools.server import OPEN, Serve, Server
 
 ROOT = Path(__file__).parents[1]
@@ -148,6 +149,18 @@ def test_health_check_finds_the_port_in_the_environment(serve: Serve, environmen
         assert check_health({**environment, variable: port}) == 0
     server.stop()
     assert check_health({**environment, "PYPISERVER_PORT": port}) != 0
+
+
+@needs_proc
+def test_health_check_speaks_tls(serve: Serve, environment: dict[str, str], tmp_path: Path) -> None:
+    """With a server that does; whom the certificate names tells nothing of its health."""
+    certificate, key = make_certificate(tmp_path)
+    variables = {"PYPISERVER_NG_CERTFILE": str(certificate), "PYPISERVER_NG_KEYFILE": str(key)}
+    server = serve(*OPEN, env=variables)
+    variables["PYPISERVER_NG_PORT"] = server.url.rpartition(":")[2]
+    assert check_health({**environment, **variables}) == 0
+    server.stop()
+    assert check_health({**environment, **variables}) != 0
 
 
 @needs_proc

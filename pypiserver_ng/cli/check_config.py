@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from pypiserver_ng.cli.options import check_directories, check_texts, configured, is_directory, warn_of_entries
+from pypiserver_ng.cli.run import open_certificate
 from pypiserver_ng.config import Config
 from pypiserver_ng.errors import Invalid
 
@@ -16,6 +17,7 @@ def _check(config: Config) -> None:
     if not config.default_packages or config.packages[0].exists():
         check_directories(config)
     check_texts(config)
+    open_certificate(config)
     _check_state(config.state_dir)
     if config.log_file is not None:
         _check_log(config.log_file)

@@ -16,6 +16,7 @@ from pypiserver_ng.model import Action, Mode
 
 if TYPE_CHECKING:
     from pypiserver_ng.app import Application
+    from pypiserver_ng.server import Certificate
 
 
 def _run(config: Config) -> int | None:
@@ -35,24 +36,37 @@ def _run(config: Config) -> int | None:
     except OSError as fault:
         raise Invalid(f"cannot write the log file {config.log_file}: {fault.strerror}") from None
     board = Board(config.workers)
+    certificate = open_certificate(config)
     if config.workers == 1:
         counters = Counters(board)
         application, listening = _create(config, counters), _listen(config)
         # Not earlier: where something fails, that is the only line on stderr.
         _say_notices(config)
-        _serve(config, application, listening, counters, lambda line: click.echo(line, err=True))
+        _serve(config, application, listening, counters, certificate, lambda line: click.echo(line, err=True))
         return None
     listening = _listen(config)
 
     def work(seat: int, report: Callable[[str], None]) -> None:
         counters = Counters(board, seat)
-        _serve(config, _create(config, counters), listening, counters, report)
+        _serve(config, _create(config, counters), listening, counters, certificate, report)
 
     def say_ready(line: str) -> None:
         _say_notices(config)
         click.echo(line, err=True)
 
     return supervise(config.workers, work, say_ready, board.vacate)
+
+
+def open_certificate(config: Config) -> "Certificate | None":
+    """What the server proves with who it is, if it speaks TLS. Raises Invalid."""
+    if config.certfile is None or config.keyfile is None:
+        return None
+    from pypiserver_ng.server import Certificate
+
+    try:
+        return Certificate(config.certfile, config.keyfile)
+    except ValueError as fault:
+        raise Invalid(str(fault)) from None
 
 
 def _create(config: Config, counters: Counters) -> "Application":
@@ -82,18 +96,27 @@ def _serve(
     application: "Application",
     listening: socket.socket,
     counters: Counters,
+    certificate: "Certificate | None",
     say: Callable[[str], None],
 ) -> None:
     from pypiserver_ng.server import reachable_address, serve
 
-    url = f"http://{reachable_address(listening)}{config.server_base_url}/simple/"
+    scheme = "https" if certificate else "http"
+    url = f"{scheme}://{reachable_address(listening)}{config.server_base_url}/simple/"
 
     def say_ready() -> None:
         projects, files = application.index.known_counts()
         # Not of the log: whoever starts the program waits for this line, whatever the log looks like.
         say(f"ready: {_count(projects, 'project')}, {_count(files, 'file')} at {url}")
 
-    serve(application.asgi, listening, counters, access_log=config.verbose > 0, on_ready=say_ready)
+    serve(
+        application.asgi,
+        listening,
+        counters,
+        access_log=config.verbose > 0,
+        on_ready=say_ready,
+        certificate=certificate,
+    )
 
 
 def _say_notices(config: Config) -> None:

@@ -9,6 +9,7 @@ import logging
 import resource
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -19,12 +20,13 @@ from starlette.types import ASGIApp
 
 from pypiserver_ng.server.accepting import Acceptor
 from pypiserver_ng.server.answers import Answers
+from pypiserver_ng.server.certificate import Certificate
 from pypiserver_ng.server.counting import Counting, Uncounted
 from pypiserver_ng.server.cycle import status_line
-from pypiserver_ng.server.protocol import Patience, Protocol
+from pypiserver_ng.server.protocol import SPARE_CONNECTIONS, Patience, Protocol
 from pypiserver_ng.server.recall import RecallingProtocol
 
-__all__ = ["Patience", "open_socket", "reachable_address", "serve", "serving", "status_line"]
+__all__ = ["Certificate", "Patience", "open_socket", "reachable_address", "serve", "serving", "status_line"]
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +36,10 @@ _BACKLOG = 2048
 #: Descriptors for everything but connections and the files they ask for; a hundred large answers from memory at most.
 _OWN_DESCRIPTORS = 224
 _MOST_DESCRIPTORS = 65_536
+#: Browsers that came by TLS come back by it, for a year.
+_STRICT_TRANSPORT = ("strict-transport-security", "max-age=31536000")
+#: How often the certificate's files are looked at.
+_CERTIFICATE_SECONDS = 0.5
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -59,12 +65,15 @@ def serve(
     access_log: bool,
     on_ready: Callable[[], None],
     patience: Patience = Patience(),  # noqa: B008 - it is frozen
+    certificate: Certificate | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what is in flight and return."""
+    """Serve until SIGTERM or SIGINT, then finish what is in flight and return; with a certificate, by TLS only."""
     most = _count_connections(_raise_descriptor_limit())
     counting = counting or Uncounted()
     config = _configure(app, patience, most, counting, lifespan="on", access_log=access_log, grace=_GRACE_SECONDS)
-    _Server(config, on_ready, most, counting).run(sockets=[listening])
+    if certificate is not None:
+        config.headers.append(_STRICT_TRANSPORT)
+    _Server(config, on_ready, most, counting, certificate).run(sockets=[listening])
 
 
 @asynccontextmanager
@@ -128,20 +137,30 @@ def _count_connections(descriptors: int) -> int:
 
 class _Server(uvicorn.Server):
     def __init__(
-        self, config: uvicorn.Config, on_ready: Callable[[], None], most_connections: int, counting: Counting
+        self,
+        config: uvicorn.Config,
+        on_ready: Callable[[], None],
+        most_connections: int,
+        counting: Counting,
+        certificate: Certificate | None = None,
     ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
         self._most_connections = most_connections
         self._counting = counting
+        self._certificate = certificate
+        self._watching: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         assert sockets is not None
-        shared = sockets if self._counting.is_one_of_several else []
+        # An event loop's own server keeps the context that it began with.
+        shared = sockets if self._counting.is_one_of_several or self._certificate else []
         await super().startup([] if shared else sockets)
         if self.started:
             self.servers += [self._share(listening) for listening in shared]
-            self._sweeping = asyncio.create_task(self._sweep())
+            self._watching.append(asyncio.create_task(self._sweep()))
+            if self._certificate:
+                self._watching.append(asyncio.create_task(_keep_fresh(self._certificate)))
             # What is here now stays: whoever looks for garbage later, with everybody waiting, need not look at it.
             gc.collect()
             gc.freeze()
@@ -151,11 +170,22 @@ class _Server(uvicorn.Server):
     def _share(self, listening: socket.socket) -> asyncio.Server:
         config, state = self.config, self.server_state
         make = partial(config.http_protocol_class, config, state, self.lifespan.state)  # type: ignore[call-arg]
-        return cast("asyncio.Server", Acceptor(listening, make, self._counting.has_its_share))
+        certificate = self._certificate
+
+        def choose_context() -> ssl.SSLContext | None:
+            return certificate.context if certificate else None
+
+        acceptor = Acceptor(listening, make, self._counting.has_its_share, self._has_room, choose_context)
+        return cast("asyncio.Server", acceptor)
+
+    def _has_room(self, opening: int) -> bool:
+        # Without TLS a connection is made at once, and says itself that there are too many.
+        return opening + len(self.server_state.connections) <= self._most_connections + SPARE_CONNECTIONS
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
-        self._sweeping.cancel()
+        for watching in self._watching:
+            watching.cancel()
 
     async def _sweep(self) -> None:
         was_full = False
@@ -177,6 +207,12 @@ class _Server(uvicorn.Server):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.handle_exit)
         yield
+
+
+async def _keep_fresh(certificate: Certificate) -> None:
+    while True:
+        await asyncio.to_thread(certificate.refresh)
+        await asyncio.sleep(_CERTIFICATE_SECONDS)
 
 
 class _Guest(_Server):

@@ -1,7 +1,7 @@
 """The hot path: a connection that answers from memory what it answered before. See `answers` for the contract.
 
 A pure optimisation of `protocol`: whatever is not exactly one idle connection's one known request takes the ordinary
-path, and so does every connection with TLS, or on which a client asked for another protocol.
+path, and so does every connection on which a client asked for another protocol.
 """
 
 import asyncio
@@ -13,6 +13,9 @@ from pypiserver_ng.server.answers import LONGEST_REQUEST, Answer, Answers, Holds
 from pypiserver_ng.server.cycle import Cycle, send_at_once
 from pypiserver_ng.server.protocol import Protocol
 
+#: Headers by which a proxy says for whom it speaks.
+_CLAIMS = {b"x-forwarded-for", b"forwarded"}
+
 
 class RecallingProtocol(Protocol):
     """One connection; `answers` is shared by all of the process."""
@@ -22,13 +25,16 @@ class RecallingProtocol(Protocol):
         self._answers = answers
         self._find = answers.find
         self._cells = self._counting.cells
-        self._is_plain = False
+        #: Nobody asked for another protocol.
+        self._is_plain = True
+        self._sends_files = False
         #: Requests that began in what was received last.
         self._begun = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._is_plain = self.scheme == "http"
+        # With TLS the system has nothing that it could send as it lies there.
+        self._sends_files = self.scheme == "http"
 
     def data_received(self, data: bytes) -> None:
         # Pieces of a large body are not looked up: that reads all of their bytes.
@@ -68,7 +74,7 @@ class RecallingProtocol(Protocol):
         if answer.file < 0:
             self.transport.write(answer.content)
         else:
-            sent = send_at_once(self.transport, answer.file, 0, answer.size)
+            sent = send_at_once(self.transport, answer.file, 0, answer.size) if self._sends_files else 0
             if sent < answer.size:
                 self.transport.write(answer.rest(sent))
         self._answered = self.loop.time()
@@ -113,7 +119,7 @@ class _RecordedCycle(Cycle):
 
         Who may is the application's to know, so whoever claims it is asked for each time.
         """
-        return not self.access_log or all(name != b"x-forwarded-for" for name, _ in self.scope["headers"])
+        return not self.access_log or all(name not in _CLAIMS for name, _ in self.scope["headers"])
 
 
 class _Recorder:
