@@ -289,12 +289,13 @@ def choose_routes(
 
 
 def choose_site(config: Config, index: Index, gate: Gate) -> site.Site:
-    uploads = "open" if not config.needs_credentials(Right.UPLOAD) else "credentials" if config.passwords else "refused"
+    uploads = "credentials" if config.needs_credentials(Right.UPLOAD) else "open"
     return site.Site(
         index=index,
         gate=gate,
         templates=Templates(),
         uploads=uploads,
+        has_passwords=config.passwords is not None,
         private=config.needs_credentials(Right.LIST),
         welcome=config.welcome.read_text(encoding="utf-8") if config.welcome else None,
         guarded=config.needs_credentials(Right.LIST) or config.needs_credentials(Right.DOWNLOAD),

@@ -29,7 +29,7 @@ class Server:
 
     #: Of its root, with ``/`` at the end and no credentials.
     url: str
-    #: "open", "credentials" or "refused".
+    #: "open" or "credentials".
     uploads: str = "credentials"
     #: Whether listing or downloading needs credentials.
     is_guarded: bool = False
@@ -85,11 +85,6 @@ def configure_client(client: str, server: Server) -> str:
     return "\n".join(_WRITERS[client](server)) + "\n"
 
 
-def list_clients(server: Server) -> Sequence[str]:
-    """Those that have something to do at this server."""
-    return [client for client in CLIENTS if client != "twine" or server.uploads != "refused"]
-
-
 def _is_address(text: str | None) -> bool:
     try:
         return text is None or bool(ipaddress.IPv6Address(text))
@@ -120,8 +115,7 @@ def _write_uv(server: Server) -> Iterator[str]:
     yield "[[index]]"
     yield 'name = "private"'
     yield f'url = "{server.simple_url}"'
-    if server.uploads != "refused":
-        yield f'publish-url = "{server.upload_url}"'
+    yield f'publish-url = "{server.upload_url}"'
     yield "default = true"
     if server.is_guarded:
         yield 'authenticate = "always"'
@@ -234,8 +228,6 @@ def _say_netrc(server: Server, variables: str = "") -> Iterator[str]:
 
 
 def _say_publishing(server: Server, commands: Sequence[str], login: str) -> Iterator[str]:
-    if server.uploads == "refused":
-        return
     yield f"# To publish ({login}):" if server.uploads == "credentials" else "# To publish:"
     for command in commands:
         yield f"#   {command}"

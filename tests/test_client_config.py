@@ -5,11 +5,10 @@ import re
 import socket
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pypiserver_ng.client_config import CLIENTS, Server, configure_client, find_host, list_clients, parse_server_url
+from pypiserver_ng.client_config import CLIENTS, Server, configure_client, find_host, parse_server_url
 from pypiserver_ng.errors import Invalid
 from tests.tools.program import Program
 
@@ -17,7 +16,7 @@ PLAIN = Server("http://packages.example:8080/")
 SERVERS = (
     PLAIN,
     Server("https://packages.example/team/", uploads="open"),
-    Server("https://[fd00::2]:8443/", uploads="refused"),
+    Server("https://[fd00::2]:8443/"),
     Server("http://127.0.0.1:8080/", is_guarded=True),
     Server("http://packages.example/", uploads="open", is_guarded=True),
 )
@@ -44,9 +43,7 @@ def test_every_text_is_for_people_too(client: str, server: Server) -> None:
     assert max(map(len, text.splitlines())) <= 120
     assert server.url in text
     assert ("Reading needs" in text or "UV_DEFAULT_INDEX" in text) or client == "twine" or not server.is_guarded
-    assert ("To publish" in text) == (server.uploads != "refused" and client in {"uv", "twine", "poetry", "pdm"}) or (
-        client == "twine"
-    )
+    assert ("To publish" in text) == (client in {"uv", "twine", "poetry", "pdm"})
     assert not re.search(r"://[^/\s]*@", text)
 
 
@@ -67,19 +64,13 @@ def test_what_the_clients_read(server: Server) -> None:
     assert source == {"name": "private", "url": f"{server.url}simple/", "priority": "primary"}
 
 
-UV: dict[str, dict[str, Any]] = {
-    "open": {"publish-url": "https://packages.example/legacy/"},
-    "credentials": {"publish-url": "https://packages.example/legacy/"},
-    "refused": {},
-}
-
-
-@pytest.mark.parametrize("uploads", UV)
+@pytest.mark.parametrize("uploads", ("open", "credentials"))
 @pytest.mark.parametrize("is_guarded", (True, False))
 def test_what_uv_reads(uploads: str, is_guarded: bool) -> None:
     """It is told to send credentials at once where they are always asked for."""
     text = configure_client("uv", Server("https://packages.example/", uploads=uploads, is_guarded=is_guarded))
-    expected = {"name": "private", "url": "https://packages.example/simple/", "default": True} | UV[uploads]
+    urls = {"url": "https://packages.example/simple/", "publish-url": "https://packages.example/legacy/"}
+    expected = {"name": "private", "default": True} | urls
     assert tomllib.loads(text)["index"] == [expected | ({"authenticate": "always"} if is_guarded else {})]
 
 
@@ -87,12 +78,6 @@ def test_an_image_is_told_of_a_name_that_it_cannot_reach() -> None:
     """Loopback in a container is the container."""
     assert "is the container itself" in configure_client("docker", Server("http://localhost:8080/"))
     assert "is the container itself" not in configure_client("docker", PLAIN)
-
-
-def test_a_server_without_uploads_is_not_for_twine() -> None:
-    """Which does nothing else."""
-    assert list(list_clients(PLAIN)) == list(CLIENTS)
-    assert set(CLIENTS) - set(list_clients(Server(PLAIN.url, uploads="refused"))) == {"twine"}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from pypiserver_ng import __version__, pages
 from pypiserver_ng.auth import Gate
-from pypiserver_ng.client_config import CLIENTS, Server, configure_client, find_host, list_clients
+from pypiserver_ng.client_config import CLIENTS, Server, configure_client, find_host
 from pypiserver_ng.errors import Denied, TooMany, Unauthenticated, Unavailable
 from pypiserver_ng.index import Index
 from pypiserver_ng.metadata import CoreMetadata
@@ -36,8 +36,10 @@ class Site:
     index: Index
     gate: Gate
     templates: Templates
-    #: "open", "credentials" or "refused".
+    #: "open" or "credentials".
     uploads: str
+    #: Otherwise tokens are the only credentials.
+    has_passwords: bool
     private: bool
     #: Text of the user's own home page.
     welcome: str | None
@@ -102,6 +104,7 @@ class Home:
             if lister
             else [],
             "uploads": site.uploads,
+            "has_passwords": site.has_passwords,
             # Clients are redirected to the first only.
             "fallbacks": [upstream.public_url for upstream in upstreams[: None if site.index.has_mirror else 1]],
             "has_mirror": site.index.has_mirror,
@@ -179,9 +182,7 @@ class ToSite:
 
 
 def _describe_clients(server: Server) -> list[dict[str, str]]:
-    return [
-        {"name": name, "what": CLIENTS[name], "text": configure_client(name, server)} for name in list_clients(server)
-    ]
+    return [{"name": name, "what": CLIENTS[name], "text": configure_client(name, server)} for name in CLIENTS]
 
 
 def _hit(found: Any) -> dict[str, Any]:

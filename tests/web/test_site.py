@@ -226,12 +226,12 @@ def test_clients_are_configured_as_by_the_command(
     assert [name for name in CLIENTS if f"<pre>{configure_client(name, server)}</pre>" not in page] == []
 
 
-def test_a_server_that_takes_no_uploads_does_not_say_how(open_index: OpenIndex) -> None:
-    """Nobody has a password for it."""
+def test_a_server_without_passwords_asks_for_tokens(open_index: OpenIndex) -> None:
+    """Which it takes always."""
     page = open_index(authenticate=frozenset({Action.UPDATE})).get("/").text
-    assert "takes no uploads" in page
-    assert "publish-url" not in page
-    assert "twine upload" not in page
+    assert "Uploads need a token" in page
+    assert "--token TOKEN" in page
+    assert "user name and password" not in page.partition("Configure a client")[0]
 
 
 @pytest.mark.parametrize("host", ("[:::]", "[::1]:8080", "pypi.acme.example:99999"))

@@ -98,6 +98,7 @@ def _home(word: str) -> dict[str, Any]:
         "may_list": True,
         "recent": [_hit(word)],
         "uploads": "credentials",
+        "has_passwords": True,
         "fallbacks": [word],
         "has_mirror": False,
         "reserved": [word, word],
@@ -205,7 +206,7 @@ def test_home_page_configures_clients_for_this_url() -> None:
 @pytest.mark.parametrize(
     ("changed", "present", "absent"),
     (
-        ({"uploads": "refused"}, "without a password file", "twine upload"),
+        ({"has_passwords": False}, "without a password file", "--username YOU"),
         ({"uploads": "open"}, "No credentials are needed", "Uploads need"),
         ({"uploads": "credentials"}, "--username YOU", "No credentials"),
         ({"fallbacks": []}, "there is no fallback", "comes from"),
