@@ -43,14 +43,17 @@ class Refusals:
         if status not in _ALWAYS and not (status == 401 and authorization) and not (status == 400 and is_upload):
             return
         what = _describe_form(scope) if is_upload else _describe_path(scope, path)
-        user = self._recognize(authorization) if authorization else None
+        user = self._recognize(scope, authorization)
         if status in {401, 429} and path != _MINT:
             what["action"] = "login"
             user = self._read_claim(authorization) if authorization else None
         self._audit.note(**what, outcome="refused", user=user, address=http.client_address(scope), reason=reason)
 
-    def _recognize(self, authorization: bytes) -> str | None:
-        identity = self._peek(authorization)
+    def _recognize(self, scope: Scope, authorization: bytes | None) -> str | None:
+        identity: Identity | None = scope.get("identity")
+        if identity is None and authorization:
+            # It was refused before anything was let pass.
+            identity = self._peek(authorization)
         return identity.user if identity else None
 
     def _read_claim(self, authorization: bytes) -> str | None:

@@ -91,7 +91,10 @@ def client_address(scope: Scope) -> str | None:
 
 async def authorize(scope: Scope, gate: Gate, right: Right, name: NormalizedName | None = None) -> Identity:
     """As `Gate.authorize`, for who sent this request."""
-    return await gate.authorize(right, name, header(scope, b"authorization"), client_address(scope))
+    identity = await gate.authorize(right, name, header(scope, b"authorization"), client_address(scope))
+    # Who writes down what it is refused later wants to know of whom.
+    scope["identity"] = identity
+    return identity
 
 
 def query_value(scope: Scope, name: str) -> str:

@@ -158,6 +158,14 @@ def test_a_form_of_another_site(closed: TestClient, packages: Path) -> None:
     assert describe(read(packages)[0]) == {"action": "upload", "address": "testclient"}
 
 
+def test_an_uploader_is_known_while_somebody_is_locked_out(closed: TestClient, packages: Path) -> None:
+    """Though nobody's password is believed from memory then."""
+    for number in range(12):
+        closed.get("/simple/", headers=basic("bob", str(number)))
+    assert refuse_digest(closed) == 400
+    wait_until(lambda: any(entry.user == "alice" for entry in read(packages)), within=5)
+
+
 def test_a_prefix_is_no_part_of_a_path(open_index: OpenIndex, passwords: Path, packages: Path) -> None:
     client = open_index(authenticate=EVERYTHING, passwords=passwords, server_base_url="/packages")
     assert client.get("/packages/simple/demo/", headers=basic("alice", "x")).status_code == 401
