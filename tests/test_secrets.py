@@ -97,9 +97,10 @@ def post_everything(server: Server, client: httpx2.Client, secret: str) -> None:
 
 def ask_for_everything(server: Server, secrets: list[str], token: str) -> None:
     with httpx2.Client(trust_env=False, timeout=60) as client:
-        for headers in name_headers(secrets):
+        for number, headers in enumerate(name_headers(secrets)):
             for path in PATHS:
-                client.get(server.url + path, headers=headers)
+                # From elsewhere: whoever guesses has to wait.
+                client.get(server.url + path, headers=headers | {"x-forwarded-for": f"192.0.2.{number}"})
         for authorization in (basic("alice", RIGHT), f"Bearer {token}"):
             client.headers["authorization"] = authorization
             for path in PATHS:
@@ -124,6 +125,7 @@ def test_no_secret_is_written_down(
     log = tmp_path / "log"
     server = serve(
         *("-P", str(passwords), "-a", "update,download,list", "-vv", "--log-format", "json", "--log-file", str(log)),
+        *("--trusted-proxy", "127.0.0.1"),
         *("--fallback-mode", "cache", "--fallback-url", upstream.url.replace("://", f"://me:{UPSTREAM}@")),
     )
     # The last one is what a random person's token of another index looks like.
