@@ -86,7 +86,7 @@ def make_body(content: bytes, media_type: str, coding: str, *, private: bool) ->
     if compress:
         headers.append((b"content-encoding", coding.encode()))
     if media_type != JSON_TYPE:
-        headers.append((b"content-security-policy", _CONTENT_SECURITY))
+        headers += [(b"content-security-policy", _CONTENT_SECURITY), (b"referrer-policy", b"same-origin")]
     return Body(sent, etag, headers, shared)
 
 

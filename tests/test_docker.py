@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
+from tests.tools.certificates import make_certificate
 from tests.tools.clients import Client
 from tests.tools.distributions import make_wheel
-from tests.tools.certificates import make_certificate
 from tests.tools.server import OPEN, Serve, Server
 
 ROOT = Path(__file__).parents[1]
