@@ -1,6 +1,8 @@
 """An issuer's keys: fetched from where its discovery document says, kept for a while, and never hammered."""
 
 import asyncio
+import gzip
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -204,6 +206,20 @@ def test_what_an_issuer_may_lead_to(issuer_url: str, url: str, may: bool) -> Non
     assert issuers._may_lead_to(issuer_url, url) is may
 
 
+def test_a_slash_at_the_end_is_no_step(issuer: FakeIssuer) -> None:
+    """Of an issuer below a path; its name keeps it."""
+    issuer.discovery["issuer"] = f"{issuer.url}/tenant/"
+    asyncio.run(fetch_keys(f"{issuer.url}/tenant/"))
+    assert issuer.requests == ["/tenant/.well-known/openid-configuration", "/keys"]
+
+
+def test_what_is_packed_was_not_asked_for(issuer: FakeIssuer) -> None:
+    """It could become any length."""
+    issuer.coding, issuer.discovery = "gzip", gzip.compress(json.dumps(issuer.discovery).encode())
+    with pytest.raises(Unavailable, match="specification"):
+        fetch(issuer)
+
+
 def test_only_public_keys_for_signatures_are_taken(issuer: FakeIssuer) -> None:
     """A secret that both sides know, a key for encryption and a private one verify nothing."""
     sound = make_jwk(make_key("RSA"), "RS256", "sound")
@@ -219,9 +235,11 @@ def test_only_public_keys_for_signatures_are_taken(issuer: FakeIssuer) -> None:
 def test_a_key_is_for_its_algorithm(issuer: FakeIssuer) -> None:
     """What it says of itself counts, and its kind."""
     rsa, curve = make_jwk(make_key("RSA"), "RS256", "rsa"), make_jwk(make_key("P-256"), "ES256", "ec")
+    free_curve = {name: value for name, value in curve.items() if name != "alg"}
     free = {name: value for name, value in rsa.items() if name != "alg"}
     assert [name for name in sorted(issuers.ALGORITHMS) if Key("x", rsa).fits(name)] == ["RS256"]
-    assert [name for name in sorted(issuers.ALGORITHMS) if Key("x", curve).fits(name)] == ["ES256"]
+    for jwk in (curve, free_curve):
+        assert [name for name in sorted(issuers.ALGORITHMS) if Key("x", jwk).fits(name)] == ["ES256"]
     assert [name for name in sorted(issuers.ALGORITHMS) if Key("x", free).fits(name)] == [
         *("PS256", "PS384", "PS512"),
         *("RS256", "RS384", "RS512"),

@@ -38,7 +38,7 @@ class Verifier:
 
     async def verify(self, text: str) -> Verified:
         """What the token proves. Raises Refused, and Unavailable where its issuer does not answer."""
-        if len(text) > LONGEST or not text.isascii():
+        if len(text) > LONGEST:
             raise Refused("invalid-payload", f"the token is no JWT of at most {LONGEST // 1024} KiB")
         algorithm, number, issuer = _peek(text)
         if algorithm not in ALGORITHMS:

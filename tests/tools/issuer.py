@@ -91,6 +91,8 @@ class FakeIssuer:
         #: Instead of the keys; bytes as they are.
         self.published: Any = None
         self.status = 200
+        #: What its answers are said to be packed with.
+        self.coding = ""
         #: Claims of the tokens that runners are given.
         self.job = github_claims()
 
@@ -130,7 +132,7 @@ class FakeIssuer:
             if authorization.rpartition(" ")[2] != RUNNER_SECRET:
                 return 403, b"{}"
             return 200, json.dumps({"value": self.mint(audience=parse_qs(parts.query)["audience"][0])}).encode()
-        if parts.path == _DISCOVERY:
+        if parts.path.endswith(_DISCOVERY):
             return self.status, _to_bytes(self.discovery)
         if parts.path == "/keys":
             keys = [make_jwk(key, algorithm, kid) for kid, (algorithm, key) in self.keys.items()]
@@ -165,6 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         if status in {302, 307}:
             self.send_header("Location", f"{issuer.url}/elsewhere")
+        if issuer.coding:
+            self.send_header("Content-Encoding", issuer.coding)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -158,6 +158,8 @@ def test_both_outcomes_are_on_record(trusting: TestClient, issuer: FakeIssuer, p
     (event,) = [json.loads(line) for line in (state / "journal.jsonl").read_text().splitlines() if "publisher:" in line]
     assert event["action"] == "token"
     assert event["user"].endswith(":acme/core")
+    assert event["token"]["actions"] == ["update"]
+    assert 840 < event["token"]["expires"] / 1e6 - time.time() <= 900
     wait_until((state / "audit.jsonl").exists)
     (refusal,) = map(json.loads, (state / "audit.jsonl").read_text().splitlines())
     assert (refusal["action"], refusal["outcome"]) == ("mint", "refused")
@@ -190,6 +192,12 @@ def test_a_bad_request_is_no_fault(trusting: TestClient, body: bytes) -> None:
     """Whatever the body is, the answer says what it should be."""
     response = trusting.post("/_/oidc/mint-token", content=body)
     assert (response.status_code, read_codes(response)) == (422, ["invalid-payload"])
+
+
+def test_a_long_request_is_not_read(trusting: TestClient) -> None:
+    """It stops where no token can be that long."""
+    response = trusting.post("/_/oidc/mint-token", content=b" " * 40_000)
+    assert "larger than 32768 bytes" in response.json()["errors"][0]["description"]
 
 
 @pytest.mark.parametrize(
