@@ -220,6 +220,28 @@ def test_what_is_packed_was_not_asked_for(issuer: FakeIssuer) -> None:
         fetch(issuer)
 
 
+@pytest.mark.parametrize(
+    ("variables", "url", "proxy"),
+    (
+        ({}, "https://issuer.example/keys", None),
+        ({"HTTPS_PROXY": "http://proxy.example"}, "https://issuer.example/keys", "http://proxy.example"),
+        ({"ALL_PROXY": "http://proxy.example"}, "https://issuer.example/keys", "http://proxy.example"),
+        ({"HTTPS_PROXY": "http://proxy.example", "NO_PROXY": ".example"}, "https://issuer.example/keys", None),
+        ({"HTTP_PROXY": "http://proxy.example", "ALL_PROXY": "http://proxy.example"}, "http://127.0.0.1/keys", None),
+    ),
+)
+def test_an_issuer_is_asked_by_way_of_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], url: str, proxy: str | None
+) -> None:
+    """As the environment says; but never for what is on this machine."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert issuers._choose_proxy(url) == proxy
+
+
 def test_only_public_keys_for_signatures_are_taken(issuer: FakeIssuer) -> None:
     """A secret that both sides know, a key for encryption and a private one verify nothing."""
     sound = make_jwk(make_key("RSA"), "RS256", "sound")

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from urllib.parse import urlsplit
 
 from pypiserver_ng.errors import Invalid, TooMany
 from pypiserver_ng.model import Publisher
@@ -49,8 +50,7 @@ class Verified:
     @property
     def user(self) -> str:
         """Who acts with the token that it is changed for, as it is written down."""
-        host = self.publisher.issuer.partition("://")[2].partition("/")[0]
-        return f"publisher:{host}:{self.publisher.claims[0][1]}"
+        return f"publisher:{urlsplit(self.publisher.issuer).hostname}:{self.publisher.claims[0][1]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,9 +169,13 @@ async def _get(session: aiohttp.ClientSession, url: str) -> bytes:
 
 
 def _choose_proxy(url: str) -> str | None:
+    """The client would find it by itself, but send the issuer credentials from the netrc file as well."""
     parts = urlsplit(url)
-    # The client would find it by itself, but take credentials for the issuer from the netrc file as well.
-    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
+    # Plain http goes to this machine.
+    if parts.scheme == "http" or proxy_bypass(parts.netloc):
+        return None
+    found = getproxies()
+    return found.get("https", found.get("all"))
 
 
 def _decode(body: bytes, kind: type[_T]) -> _T:
