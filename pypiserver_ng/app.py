@@ -33,7 +33,7 @@ from pypiserver_ng.index.following import Flights
 from pypiserver_ng.index.reading import Reader
 from pypiserver_ng.index.store import Store, open_store
 from pypiserver_ng.index.threads import Threads
-from pypiserver_ng.model import Action, Right
+from pypiserver_ng.model import Action, Right, Token
 from pypiserver_ng.policy import NO_ADVISORIES, Policy
 from pypiserver_ng.storage import Cache
 from pypiserver_ng.storage.audit import AuditLog
@@ -149,9 +149,10 @@ def create_app(config: Config, counters: Counters | None = None) -> Application:
     index, watch = compose_index(config, store)
     passwords = PasswordFile(config.passwords) if config.passwords else None
     failures = (counters.board if counters else Board()).failures
-    authenticator = Authenticator(passwords, TokenBook(store.catalog.tokens), Throttle(failures))
-    gate = Gate(config.authenticate, authenticator, Access(config.grants), conceal=config.conceal)
     audit = AuditLog(config.state_dir)
+    tokens = TokenBook(store.catalog.tokens, partial(note_use, audit))
+    authenticator = Authenticator(passwords, tokens, Throttle(failures))
+    gate = Gate(config.authenticate, authenticator, Access(config.grants), conceal=config.conceal)
     refusals = Refusals(
         audit, authenticator.peek, lambda user: passwords is not None and user in passwords.current.entries
     )
@@ -173,6 +174,10 @@ def create_app(config: Config, counters: Counters | None = None) -> Application:
 
     exchange = open_exchange(config, index, store)
     return Application(compose_asgi(config, index, gate, counters, lifespan, refusals.note, exchange), index)
+
+
+def note_use(audit: AuditLog, token: Token, address: str | None) -> None:
+    audit.note("use", outcome="done", user=token.user, address=address)
 
 
 def compose_asgi(

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 
 from packaging.utils import InvalidWheelFilename, canonicalize_version, parse_wheel_filename
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
 from pypiserver_ng.errors import Invalid
 from pypiserver_ng.model import Kind, ParsedFilename, is_project_name, normalize_name
@@ -80,6 +80,14 @@ def is_same_version(one: str, other: str) -> bool:
     """Whether two texts are the same version: by PEP 440 where it can read both, else letter by letter."""
     read = _read_version(one)
     return one == other or (read is not None and read == _read_version(other))
+
+
+def is_until(version: str, last: str) -> bool:
+    """Whether a version is `last` or an earlier one by PEP 440, builds of it included; no where that cannot be told."""
+    try:
+        return Version(Version(version).public) <= Version(last)
+    except InvalidVersion:
+        return False
 
 
 def release_key(version: str) -> str:

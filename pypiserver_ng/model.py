@@ -1,6 +1,7 @@
 """The words of the house as frozen values. No behaviour beyond sort keys, no I/O, no HTTP."""
 
 import re
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -239,6 +240,18 @@ class Identity:
 
 
 ANONYMOUS = Identity()
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What of the index one caller may see, who may not see all."""
+
+    #: Equal for callers who see the same.
+    view: Hashable
+    #: Whether a project may be listed.
+    shows: Callable[[NormalizedName], bool]
+    #: Whether a release of such a project may be listed; None = all.
+    reaches: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)

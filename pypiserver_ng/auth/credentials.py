@@ -118,12 +118,12 @@ class Authenticator:
     def has_passwords(self) -> bool:
         return self._passwords is not None
 
-    def peek(self, header: bytes | None) -> Identity | None:
+    def peek(self, header: bytes | None, address: str | None = None) -> Identity | None:
         """Answer from memory alone, in microseconds; None means that the header must be verified."""
         if header is None:
             return ANONYMOUS
         identity = self._peek_verified(header) if self._is_calm() else None
-        return identity or self._peek_token(header)
+        return identity or self._peek_token(header, address)
 
     def _is_calm(self) -> bool:
         """Whether nobody is locked out. Otherwise it counts from where a header comes."""
@@ -164,7 +164,7 @@ class Authenticator:
             return identity
         credentials = read_authorization(header)
         if credentials.user == USER:
-            return await self._find_token(credentials.password)
+            return await self._find_token(credentials.password, address)
         if self._passwords is None:
             raise Unauthenticated(_NO_PASSWORDS)
         if self._throttle is not None:
@@ -172,12 +172,20 @@ class Authenticator:
             if (known := self._peek_verified(header)) is not None:
                 return known
         key = self._digest(header)
-        flight = self._flights.get(key) or self._start(key, credentials, self._passwords)
+        flight, is_joined = self._flights.get(key), True
+        if flight is None:
+            flight, is_joined = self._start(key, credentials, self._passwords), False
         # Shielded, since the others still wait for it when this request's client goes away.
         verified = await asyncio.shield(flight)
-        self._count(address, credentials.user, is_right=verified is not None)
         if verified is None:
+            # A client that asks for much at once guessed once.
+            if self._throttle is not None and not is_joined:
+                self._throttle.fail(address, credentials.user)
             raise Unauthenticated(_WRONG)
+        if self._throttle is not None:
+            # Of many guesses at once, none may be right after too many were wrong.
+            self._throttle.check(address, credentials.user)
+            self._throttle.forget(address, credentials.user)
         return verified.identity
 
     async def watch(self, interval: float = 0.5) -> None:
@@ -192,31 +200,22 @@ class Authenticator:
         if self._tokens is not None:
             self._tokens.close()
 
-    def _count(self, address: str | None, user: str, *, is_right: bool) -> None:
-        """Raises TooMany."""
-        if self._throttle is None:
-            return
-        if is_right:
-            self._throttle.forget(address, user)
-        else:
-            self._throttle.fail(address, user)
-
-    def _peek_token(self, header: bytes) -> Identity | None:
+    def _peek_token(self, header: bytes, address: str | None = None) -> Identity | None:
         if self._tokens is None or not self._tokens.is_current():
             return None
         try:
             credentials = read_authorization(header)
         except Unauthenticated:
             return None
-        return self._tokens.find(credentials.password) if credentials.user == USER else None
+        return self._tokens.find(credentials.password, address) if credentials.user == USER else None
 
-    async def _find_token(self, text: str) -> Identity:
+    async def _find_token(self, text: str, address: str | None) -> Identity:
         """Raises Unauthenticated and Unavailable."""
         identity = None
         if self._tokens is not None:
             if not self._tokens.is_current():
                 await self._tokens.refresh()
-            identity = self._tokens.find(text)
+            identity = self._tokens.find(text, address)
         if identity is None:
             raise Unauthenticated(_NOT_VALID)
         return identity

@@ -5,11 +5,13 @@ Holds the rules of `--authenticate`, `[[access]]` and tokens. Must not know how 
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from pypiserver_ng.auth.access import Access, is_for, is_within
 from pypiserver_ng.auth.credentials import Authenticator
 from pypiserver_ng.errors import Denied, NotFound, TooMany, Unauthenticated, Unavailable
-from pypiserver_ng.model import ANONYMOUS, Action, Identity, NormalizedName, Right
+from pypiserver_ng.filenames import is_until
+from pypiserver_ng.model import ANONYMOUS, Action, Identity, NormalizedName, Right, Sight
 
 _VERBS = {
     Right.LIST: "list",
@@ -54,7 +56,13 @@ class Gate:
         what = f"{_VERBS[right]} {name or 'projects here'}"
         raise Denied(f"{identity.user} may not {what}: ask the operator of this index for the right to do so")
 
-    def authorize_now(self, right: Right, name: NormalizedName | None, header: bytes | None) -> Identity | None:
+    def turn_away(self, right: Right, name: NormalizedName | None) -> str | None:
+        """What who sends no credentials is told; None where they are not needed. Costs less than to raise it."""
+        return None if self._may(right, name, ANONYMOUS) else self._ask_for_credentials(right)
+
+    def authorize_now(
+        self, right: Right, name: NormalizedName | None, header: bytes | None, address: str | None = None
+    ) -> Identity | None:
         """As `authorize`, from memory alone; None means that only `authorize` can tell.
 
         Raises as `authorize` where that is certain already, as without a header.
@@ -62,7 +70,7 @@ class Gate:
         if header is None or not self._wants_identity(right):
             self.require(right, name, ANONYMOUS)
             return ANONYMOUS
-        identity = self._authenticator.peek(header)
+        identity = self._authenticator.peek(header, address)
         if identity is not None:
             self.require(right, name, identity)
         return identity
@@ -85,21 +93,30 @@ class Gate:
         not suffice, TooMany after many wrong ones, and Unavailable (with `retry_after`) where too many others wait to
         be verified.
         """
-        identity = self.authorize_now(right, name, header)
+        identity = self.authorize_now(right, name, header, address)
         if identity is None:
             identity = await self._identify(right, name, header, address)
             self.require(right, name, identity)
         return replace(identity, address=address)
 
-    def shows(self, identity: Identity) -> Callable[[NormalizedName], bool] | None:
-        """Tells of each project whether it may be listed for this caller; None where all may."""
-        if self._access.is_empty and (identity.token is None or Action.LIST not in self._authenticate):
-            return None
-        return lambda name: self._may(Right.LIST, name, identity)
+    def require_version(self, version: str, identity: Identity) -> None:
+        """Raise Denied or NotFound where a release is later than what this identity may have."""
+        last = identity.token.until_version if identity.token else None
+        if last is None or is_until(version, last):
+            return
+        if self._conceal:
+            raise NotFound("there is no such file here")
+        raise Denied(f"{identity.user} may have versions up to {last}: ask the operator of this index for later ones")
 
-    def view(self, identity: Identity) -> object:
-        """Equal for callers for whom `shows` tells the same; None for who sees all."""
-        return None if self.shows(identity) is None else self._access.view(identity)
+    def sight(self, identity: Identity) -> Sight | None:
+        """What this caller may see; None where that is everything."""
+        token = identity.token
+        last = token.until_version if token else None
+        if self._access.is_empty and (token is None or Action.LIST not in self._authenticate) and last is None:
+            return None
+        view = self._access.view(identity)
+        reaches = None if last is None else partial(is_until, last=last)
+        return Sight(view, lambda name: self._may(Right.LIST, name, identity), reaches)
 
     async def _identify(
         self, right: Right, name: NormalizedName | None, header: bytes | None, address: str | None

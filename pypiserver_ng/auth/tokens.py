@@ -72,8 +72,16 @@ class TokenBook:
     What was made or revoked before a question counts in its answer: the store's serial tells of every change.
     """
 
-    def __init__(self, store: TokenStore, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        store: TokenStore,
+        tell: Callable[[Token, str | None], None] = lambda _token, _address: None,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`tell` hears of uses: by which token, and from where; once a minute of each token."""
         self._store = store
+        self._tell = tell
         self._clock = clock
         self._known = _Known(-1, -1, {})
         self._loading: asyncio.Task[None] | None = None
@@ -98,8 +106,8 @@ class TokenBook:
         # Shielded, since others wait for it too when this request's client goes away.
         await asyncio.shield(self._loading)
 
-    def find(self, text: str) -> Identity | None:
-        """Who sends this text; None where it is no valid token."""
+    def find(self, text: str, address: str | None = None) -> Identity | None:
+        """Who sends this text from this address; None where it is no valid token."""
         match = _TEXT.fullmatch(text)
         token = self._known.tokens.get(match[1]) if match else None
         if match is None or token is None or not hmac.compare_digest(_hash(match[2]), token.hash):
@@ -107,7 +115,7 @@ class TokenBook:
         now = self._clock()
         if token.expires is not None and now >= token.expires:
             return None
-        self._note_use(token, now)
+        self._note_use(token, now, address)
         return Identity(token.user, token)
 
     def remember(self, token: Token) -> Callable[[], bool]:
@@ -140,9 +148,10 @@ class TokenBook:
     def _forget_loading(self, _task: "asyncio.Task[None]") -> None:
         self._loading = None
 
-    def _note_use(self, token: Token, now: datetime) -> None:
+    def _note_use(self, token: Token, now: datetime, address: str | None) -> None:
         if (last := self._used.get(token.id)) is not None and now - last < _USE_INTERVAL:
             return
+        self._tell(token, address)
         self._used[token.id] = self._uses[token.id] = now
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_soon())

@@ -26,7 +26,7 @@ from pypiserver_ng.index.intake import Intake, Permit, permit_all
 from pypiserver_ng.index.opened import Opened, OpenFile, open_exactly
 from pypiserver_ng.index.pagecache import Bodies, Key
 from pypiserver_ng.index.reading import Reader
-from pypiserver_ng.index.search import Shows, list_recent, search_projects
+from pypiserver_ng.index.search import list_recent, narrow, search_projects
 from pypiserver_ng.index.store import Store
 from pypiserver_ng.index.threads import Threads
 from pypiserver_ng.metadata import CoreMetadata
@@ -40,6 +40,7 @@ from pypiserver_ng.model import (
     Mode,
     NormalizedName,
     Project,
+    Sight,
     Status,
     Upload,
     UpstreamFile,
@@ -158,7 +159,13 @@ class Index:
         return self._mirror
 
     async def project_page(
-        self, name: NormalizedName, key: Key, provenance_base: str = "", *, refresh: bool = False
+        self,
+        name: NormalizedName,
+        key: Key,
+        provenance_base: str = "",
+        *,
+        refresh: bool = False,
+        sight: Sight | None = None,
     ) -> Body | Elsewhere:
         """The project's page, or where else to ask. Raises NotFound, Unavailable, UpstreamFailed.
 
@@ -169,6 +176,8 @@ class Index:
         if decision.origin is Origin.UPSTREAM and decision.mode is Mode.REDIRECT:
             return Elsewhere(self._find_upstream(decision).project_url(name))
         project, bodies = await self._offer(name, decision, refresh=refresh)
+        if (seen := narrow(project, sight)) is not project:
+            project, bodies = seen, Bodies()
         if any(isinstance(file, File) and file.has_provenance for file in project.files):
             key = (*key, provenance_base)
         body = bodies.get(key)
@@ -197,8 +206,9 @@ class Index:
         shelf = await self._mirror.shelf(name, decision, self.policy, local, refresh=refresh)
         return shelf.project, shelf.bodies
 
-    async def root_page(self, key: Key, view: object = None, shows: Shows | None = None) -> Body:
-        """The list of projects, or of those that `shows` lets pass; equal views are those of equal lists."""
+    async def root_page(self, key: Key, sight: Sight | None = None) -> Body:
+        """The list of projects."""
+        view = sight and sight.view
         unrecorded = await self._holdings.catch_up()
         version = self._following.names_version, unrecorded
         kept = self._root_bodies.get((*key, view))
@@ -209,7 +219,7 @@ class Index:
         def render(media_type: str) -> bytes:
             more = unrecorded.keys() - hidden
             listed = sorted({*names, *more}) if more else names
-            return pages.render_root([name for name in listed if shows(name)] if shows else listed, media_type)
+            return pages.render_root([name for name in listed if sight.shows(name)] if sight else listed, media_type)
 
         flight = ("root", key, view, version[0], id(unrecorded))
         body = await self._flights.join(flight, lambda: self.run(self._make_body, key, render))
@@ -231,10 +241,10 @@ class Index:
         is_local = name in self._following.serials or name in unrecorded
         return self.policy.decide(name, is_local=is_local, is_quarantined=is_quarantined)
 
-    async def project(self, name: NormalizedName) -> Project:
+    async def project(self, name: NormalizedName, sight: Sight | None = None) -> Project:
         """What is offered of a project here. Raises NotFound, Unavailable while no file is whole, UpstreamFailed."""
         project, _ = await self._offer(name, await self.decide(name))
-        return project
+        return narrow(project, sight)
 
     async def explain(self, name: NormalizedName) -> Explanation:
         """Which rule decides about the project, what is hidden of it, and until when. Raises Unavailable."""
@@ -274,14 +284,14 @@ class Index:
         return self._holdings.counts()
 
     async def search(
-        self, terms: Sequence[str], limit: int | None = None, shows: Shows | None = None
+        self, terms: Sequence[str], limit: int | None = None, sight: Sight | None = None
     ) -> tuple[list[Found], int]:
         """Local projects whose name or summary holds one of the terms, and how many. See `search_projects`."""
-        return await self.run(search_projects, self._catalog, terms, limit, shows)
+        return await self.run(search_projects, self._catalog, terms, limit, sight)
 
-    async def recent(self, limit: int, shows: Shows | None = None) -> list[Found]:
+    async def recent(self, limit: int, sight: Sight | None = None) -> list[Found]:
         """The projects with the newest files, each once, the newest first."""
-        return await self.run(list_recent, self._catalog, limit, shows)
+        return await self.run(list_recent, self._catalog, limit, sight)
 
     async def core_metadata(self, file: Listed) -> CoreMetadata | None:
         """A file's own metadata, where it can be read; of an upstream's file, where that offers it."""
@@ -357,9 +367,9 @@ class Index:
         content = await self._core.read_exactly(file)
         return file.metadata_sha256 or "", content
 
-    async def provenance(self, name: NormalizedName, version: str, filename: str) -> bytes:
+    async def provenance(self, name: NormalizedName, version: str, filename: str, sight: Sight | None = None) -> bytes:
         """The provenance object of a listed file's attestations (PEP 740). Raises NotFound, Unavailable."""
-        project = await self.project(name)
+        project = await self.project(name, sight)
         for file in project.files:
             if not isinstance(file, File):
                 continue

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from pypiserver_ng.filenames import is_same_version, sort_key
-from pypiserver_ng.model import Listed, NormalizedName, UpstreamFile
+from pypiserver_ng.model import Listed, NormalizedName, Sight, UpstreamFile
 from pypiserver_ng.pages import format_time
 from pypiserver_ng.policy import Decision, Verdict
 
@@ -43,6 +43,12 @@ class Explanation:
         files = tuple(file for file in self.files if is_same_version(file.version, version))
         note = self.note if files else self.note or f"no file of {self.project} {version[:100]!a} is known"
         return Explanation(self.project, self.decision, self.upstream, files, note)
+
+    def seen_by(self, sight: Sight) -> "Explanation":
+        if sight.reaches is None:
+            return self
+        files = tuple(file for file in self.files if sight.reaches(file.version))
+        return Explanation(self.project, self.decision, self.upstream, files, self.note)
 
 
 def explain_offered(files: Iterable[Listed], decision: Decision) -> list[ExplainedFile]:

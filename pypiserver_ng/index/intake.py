@@ -18,7 +18,6 @@ from pypiserver_ng.model import (
     Digests,
     Identity,
     Kind,
-    NormalizedName,
     ParsedFilename,
     Right,
     Upload,
@@ -30,10 +29,10 @@ _DIGEST_FIELDS = {"sha256_digest": "sha256", "md5_digest": "md5", "blake2_256_di
 
 
 #: Raises Denied where who uploads has not the right.
-Permit = Callable[[Right, NormalizedName], None]
+Permit = Callable[[Right, ParsedFilename], None]
 
 
-def permit_all(_right: Right, _name: NormalizedName) -> None:
+def permit_all(_right: Right, _parsed: ParsedFilename) -> None:
     """For who needs no permission."""
 
 
@@ -63,10 +62,10 @@ class Intake:
 
     def _add(self, upload: Upload, scratch: Scratch, identity: Identity, permit: Permit) -> None:
         parsed = parse_upload(upload.filename)
-        permit(Right.UPLOAD, parsed.name)
+        permit(Right.UPLOAD, parsed)
         outlook = self._catalog.outlook(parsed.name, parsed.filename)
         if outlook.is_new:
-            permit(Right.CREATE, parsed.name)
+            permit(Right.CREATE, parsed)
         digests = scratch.digests()
         _check_digests(upload, digests)
         _check_form(upload, parsed)

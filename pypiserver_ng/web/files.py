@@ -36,7 +36,11 @@ class FileDownload:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path_params"]["path"]
-        await http.authorize(scope, self._gate, Right.DOWNLOAD, _name_project(path.rpartition("/")[2]))
+        name, version = _read_filename(path.rpartition("/")[2])
+        if await http.is_turned_away(scope, send, self._gate, Right.DOWNLOAD, name):
+            return
+        identity = await http.authorize(scope, self._gate, Right.DOWNLOAD, name)
+        self._gate.require_version(version, identity)
         if path.endswith(".metadata"):
             await self._send_metadata(scope, send, path.removesuffix(".metadata"))
             return
@@ -154,10 +158,10 @@ def _inclusive(part: tuple[int, int]) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=4096)
-def _name_project(filename: str) -> NormalizedName | None:
-    """Whose file it is, here or not; None where it is nobody's."""
+def _read_filename(filename: str) -> tuple[NormalizedName | None, str]:
+    """Of which project and version a file is, here or not; None where it is of none."""
     parsed = parse_found(filename.removesuffix(".metadata"))
-    return parsed.name if parsed else None
+    return (parsed.name, parsed.version) if parsed else (None, "")
 
 
 @lru_cache(maxsize=4096)

@@ -247,16 +247,26 @@ async def send_text(send: Send, status: int, text: str, headers: Headers | None 
 
 
 async def send_bytes(
-    send: Send, status: int, content: bytes, content_type: bytes, headers: Headers | None = None, reason: str = ""
+    send: Send,
+    status: int,
+    content: bytes,
+    content_type: bytes,
+    headers: Headers | None = None,
+    reason: str = "",
+    remember: Callable[[], bool] | None = None,
 ) -> None:
-    """A whole answer. `reason` becomes the HTTP reason phrase, the only text some upload tools show."""
+    """A whole answer. `reason` becomes the HTTP reason phrase, the only text some upload tools show.
+
+    For `remember` see `send_page`.
+    """
     start: Headers = [
         (b"content-type", content_type),
         (b"content-length", b"%d" % len(content)),
         (b"x-content-type-options", b"nosniff"),
         *(headers or []),
     ]
-    await send({"type": "http.response.start", "status": status, "headers": start, "reason": reason})
+    message = {"type": "http.response.start", "status": status, "headers": start, "reason": reason}
+    await send({**message, "remember": remember})
     await send({"type": "http.response.body", "body": content})
 
 
@@ -285,10 +295,47 @@ async def send_redirect(scope: Scope, send: Send, location: bytes) -> None:
     await send({"type": "http.response.body"})
 
 
+_CHALLENGE = (b"www-authenticate", b'Basic realm="pypi"')
+_UNSTORED = (b"cache-control", b"no-store")
+
 #: Is told of a failure: (scope, status, message).
 TellFailure = Callable[[Scope, int, str], None]
 #: Renders (scope, status, title, message) as a page for people.
 RenderFailure = Callable[[Scope, int, str, str], bytes]
+
+
+async def is_turned_away(scope: Scope, send: Send, gate: Gate, right: Right, name: NormalizedName | None) -> bool:
+    """Whether the request was answered 401, because it has no credentials: the same answer as later on, for less.
+
+    Many clients ask everything without credentials first.
+    """
+    accept = header(scope, b"accept")
+    is_usual = len(accept or b"") <= _LONGEST_REMEMBERED
+    if header(scope, b"authorization") is not None or not is_usual or not _takes_text(accept):
+        return False
+    message = gate.turn_away(right, name)
+    if message is None:
+        return False
+    await send({"type": "http.response.start", "status": 401, "headers": _challenge(message), "remember": _always})
+    await send({"type": "http.response.body", "body": f"{message}\n".encode()})
+    return True
+
+
+@lru_cache(256)
+def _challenge(message: str) -> Headers:
+    return [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % (len(message.encode()) + 1)),
+        (b"x-content-type-options", b"nosniff"),
+        _CHALLENGE,
+        _UNSTORED,
+    ]
+
+
+@lru_cache(256)
+def _takes_text(accept: bytes | None) -> bool:
+    """Whether a failure is one line of text for who sends this header."""
+    return not _prefers("application/json", accept) and not _prefers("text/html", accept)
 
 
 class FailureAnswer(Response):
@@ -306,14 +353,17 @@ class FailureAnswer(Response):
         self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers: Headers = [*self._extra, (b"cache-control", b"no-store")]
+        headers: Headers = [*self._extra, _UNSTORED]
         # Upload tools show nothing else of an answer, nor do installers of a file that they may not have.
         says_more = scope["method"] == "POST" or self.status_code in {403, 502, 503}
         reason = f"{self._title}: {self._message}" if says_more and self._message != self._title else self._title
         content, content_type = self._represent(scope)
         if content_type.startswith(b"text/html"):
             headers += SECURITY
-        await send_bytes(send, self.status_code, content, content_type, headers, reason)
+        # Who sends no credentials is refused by the configuration, whatever is here: clients ask everything so first.
+        is_for_good = self.status_code == 401 and header(scope, b"authorization") is None
+        remember = _always if is_for_good else None
+        await send_bytes(send, self.status_code, content, content_type, headers, reason, remember)
 
     def _represent(self, scope: Scope) -> tuple[bytes, bytes]:
         accept = header(scope, b"accept")
@@ -331,6 +381,10 @@ class FailureAnswer(Response):
         return f"{self._message}\n".encode(), b"text/plain; charset=utf-8"
 
 
+def _always() -> bool:
+    return True
+
+
 def failure_handlers(render: RenderFailure, tell: TellFailure | None = None) -> dict[Any, Any]:
     """Starlette's exception handlers; `render` makes the page that a browser gets, `tell` writes failures down."""
 
@@ -341,7 +395,7 @@ def failure_handlers(render: RenderFailure, tell: TellFailure | None = None) -> 
             tell(request.scope, status, failure.message)
         headers: Headers = []
         if status == 401:
-            headers.append((b"www-authenticate", b'Basic realm="pypi"'))
+            headers.append(_CHALLENGE)
         retry_after = failure.retry_after
         if retry_after is None and isinstance(failure, UpstreamFailed):
             # Clients do not come back to a 503 without it.

@@ -25,12 +25,13 @@ class Provenance:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = http.read_name(scope)
-        await http.authorize(scope, self._gate, Right.LIST, name)
+        identity = await http.authorize(scope, self._gate, Right.LIST, name)
         media_type = http.choose_type(http.header(scope, b"accept"), _TYPES)
         if media_type is None:
             raise http.not_acceptable(_TYPES)
         wanted = scope["path_params"]
-        content = await self._index.provenance(name, wanted["version"], wanted["filename"])
+        sight = self._gate.sight(identity)
+        content = await self._index.provenance(name, wanted["version"], wanted["filename"], sight)
         headers: http.Headers = [(b"cache-control", self._cache_control), (b"vary", b"Accept")]
         await http.send_validated(scope, send, content, media_type.encode(), headers)
 

@@ -35,8 +35,8 @@ class ProjectJson:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = http.read_name(scope)
-        await http.authorize(scope, self._gate, Right.LIST, name)
-        project = await self._index.project(name)
+        identity = await http.authorize(scope, self._gate, Right.LIST, name)
+        project = await self._index.project(name, self._gate.sight(identity))
         wanted: str | None = scope["path_params"].get("version")
         version = choose_version(project, wanted)
         metadata = await self._index.core_metadata(representative(project, version))

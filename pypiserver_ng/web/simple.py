@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope, Send
 from pypiserver_ng.auth import Gate
 from pypiserver_ng.index import Index
 from pypiserver_ng.index.pagecache import Key
-from pypiserver_ng.model import Body, Elsewhere, NormalizedName, Right
+from pypiserver_ng.model import Body, Elsewhere, NormalizedName, Right, Sight
 from pypiserver_ng.web import http
 from pypiserver_ng.web.forwarded import trustworthy_url
 
@@ -25,8 +25,11 @@ class ProjectDetail:
         accept_encoding = http.header(scope, b"accept-encoding")
         authorization = http.header(scope, b"authorization")
         name = http.read_name(scope)
-        if self._gate.authorize_now(Right.LIST, name, authorization) is None:
-            await http.authorize(scope, self._gate, Right.LIST, name)
+        if await http.is_turned_away(scope, send, self._gate, Right.LIST, name):
+            return
+        identity = self._gate.authorize_now(Right.LIST, name, authorization, http.client_address(scope))
+        if identity is None:
+            identity = await http.authorize(scope, self._gate, Right.LIST, name)
         media_type = http.negotiate(accept, scope["query_string"])
         if media_type is None:
             raise http.not_acceptable()
@@ -36,9 +39,11 @@ class ProjectDetail:
         if asked != name:
             await http.redirect(scope, send, f"simple/{name}/")
             return
-        body = None if refresh else self._index.peek_project_page(name, key_)
+        sees_all = identity.token is None or identity.token.until_version is None
+        body = self._index.peek_project_page(name, key_) if sees_all and not refresh else None
         if body is None:
-            await self._answer(scope, send, name, key_, refresh=refresh)
+            sight = None if sees_all else self._gate.sight(identity)
+            await self._answer(scope, send, name, key_, sight, refresh=refresh)
         else:
             await http.send_page(scope, send, body, self._remember(name, key_, body, authorization))
 
@@ -50,8 +55,10 @@ class ProjectDetail:
         may_ask = self._gate.remember(Right.LIST, authorization)
         return is_page if may_ask is None else lambda: may_ask() and is_page()
 
-    async def _answer(self, scope: Scope, send: Send, name: NormalizedName, key: Key, *, refresh: bool) -> None:
-        answer = await self._index.project_page(name, key, trustworthy_url(scope), refresh=refresh)
+    async def _answer(
+        self, scope: Scope, send: Send, name: NormalizedName, key: Key, sight: Sight | None, *, refresh: bool
+    ) -> None:
+        answer = await self._index.project_page(name, key, trustworthy_url(scope), refresh=refresh, sight=sight)
         if isinstance(answer, Elsewhere):
             await http.send_redirect(scope, send, answer.url.encode())
         else:
@@ -71,8 +78,7 @@ class ProjectList:
         if media_type is None:
             raise http.not_acceptable()
         coding = http.choose_coding(http.header(scope, b"accept-encoding"))
-        view, shows = self._gate.view(identity), self._gate.shows(identity)
-        await http.send_page(scope, send, await self._index.root_page((media_type, coding), view, shows))
+        await http.send_page(scope, send, await self._index.root_page((media_type, coding), self._gate.sight(identity)))
 
 
 class ToNormalForm:

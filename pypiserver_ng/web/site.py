@@ -100,7 +100,7 @@ class Home:
             "projects": projects,
             "files": files,
             "may_list": lister is not None,
-            "recent": [_hit(found) for found in await site.index.recent(_RECENT, site.gate.shows(lister))]
+            "recent": [_hit(found) for found in await site.index.recent(_RECENT, site.gate.sight(lister))]
             if lister
             else [],
             "uploads": site.uploads,
@@ -124,12 +124,12 @@ class ProjectSite:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         site = self._site
         name = http.read_name(scope)
-        await http.authorize(scope, site.gate, Right.LIST, name)
+        identity = await http.authorize(scope, site.gate, Right.LIST, name)
         wanted: str | None = scope["path_params"].get("version")
         if name != scope["path_params"]["project"]:
             await http.redirect(scope, send, f"project/{name}/" + (f"{wanted}/" if wanted else ""))
             return
-        project = await site.index.project(name)
+        project = await site.index.project(name, site.gate.sight(identity))
         version = choose_version(project, wanted)
         metadata = await site.index.core_metadata(representative(project, version))
         context = site.context(scope)
@@ -153,7 +153,7 @@ class Search:
         site = self._site
         identity = await http.authorize(scope, site.gate, Right.LIST)
         asked = http.query_value(scope, "q")[:200].strip()
-        found, total = await site.index.search(asked.split()[:10], _MOST_RESULTS, site.gate.shows(identity))
+        found, total = await site.index.search(asked.split()[:10], _MOST_RESULTS, site.gate.sight(identity))
         context = site.context(scope) | {
             "q": asked,
             "results": [_hit(project) for project in found],

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from functools import partial
 
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
@@ -10,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from pypiserver_ng.auth import Gate
 from pypiserver_ng.errors import Denied, Invalid, TooLarge
 from pypiserver_ng.index import Index
-from pypiserver_ng.model import Identity, Right, Upload, is_project_name, normalize_name
+from pypiserver_ng.model import Identity, ParsedFilename, Right, Upload, is_project_name, normalize_name
 from pypiserver_ng.storage import translate_os_error
 from pypiserver_ng.web import http
 from pypiserver_ng.web.form import MOST_TEXT, ClientLeft, Form, read_form
@@ -99,7 +98,11 @@ class UploadForm:
             attestations=fields.get("attestations"),
             digests={name: value for name, value in fields.items() if name.endswith("_digest")},
         )
-        permit = partial(self._gate.require, identity=identity)
+
+        def permit(right: Right, parsed: ParsedFilename) -> None:
+            self._gate.require(right, parsed.name, identity)
+            self._gate.require_version(parsed.version, identity)
+
         await self._index.add(upload, form.scratch, identity, permit)
 
     async def _remove(self, form: Form, identity: Identity) -> None:

@@ -25,12 +25,14 @@ class Why:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         site = self._site
         name = http.read_name(scope)
-        await http.authorize(scope, site.gate, Right.LIST, name)
+        identity = await http.authorize(scope, site.gate, Right.LIST, name)
         media_type = http.choose_type(http.header(scope, b"accept"), _TYPES)
         if media_type is None:
             raise http.not_acceptable(_TYPES)
         version: str | None = scope["path_params"].get("version")
         explanation = await site.index.explain(name)
+        if (sight := site.gate.sight(identity)) is not None:
+            explanation = explanation.seen_by(sight)
         if version is not None:
             explanation = explanation.of_version(version)
         context = site.context(scope)

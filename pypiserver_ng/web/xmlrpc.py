@@ -52,7 +52,7 @@ class XmlRpc:
         parameters, method = await self._index.run(_parse, body)
         if method != "search":
             raise xmlrpc.client.Fault(_UNKNOWN_METHOD, f"the method {method[:50]!a} is not known here: use search")
-        found, _ = await self._index.search(_terms(parameters), shows=self._gate.shows(identity))
+        found, _ = await self._index.search(_terms(parameters), sight=self._gate.sight(identity))
         return await self._index.run(_encode, found)
 
 

@@ -262,3 +262,52 @@ def test_a_right_password_forgives(ruled: TestClient) -> None:
             assert get(ruled, "/simple/acme-core/", wrong).status_code == 401
         right = "Basic " + base64.b64encode(b"alice:wonder").decode()
         assert get(ruled, "/simple/acme-core/", right).status_code == 200
+
+
+def test_a_token_up_to_a_version(open_index: OpenIndex, packages: Path) -> None:
+    """Its owner sees and gets no later release, wherever it is told of, and uploads none."""
+    for version in ("1.0", "2.0", "2.0+local", "2.0.post1", "3.0"):
+        build_wheel("acme-core", version).write(packages)
+    build_wheel("acme-late", "9.0").write(packages)
+    client = open_index(authenticate=frozenset(Action))
+    header = keep_token(packages, actions="list download update", until_version="2.0")
+    everything = keep_token(packages, "all", actions="list download update")
+    seen = ["1.0", "2.0", "2.0+local"]
+    for _ in range(2):
+        page = get(client, "/simple/acme-core/", everything, accept=JSON).json()
+        assert page["versions"] == [*seen, "2.0.post1", "3.0"]
+        page = get(client, "/simple/acme-core/", header, accept=JSON).json()
+        assert page["versions"] == seen
+        assert len(page["files"]) == 3
+    assert "3.0" not in get(client, "/simple/acme-core/", header, accept="text/html").text
+    assert list(get(client, "/pypi/acme-core/json", header).json()["releases"]) == seen
+    assert get(client, "/pypi/acme-core/3.0/json", header).status_code == 404
+    assert get(client, "/project/acme-core/3.0/", header).status_code == 404
+    for path in ("/project/acme-core/", "/-/why/acme-core", "/-/search?q=acme", "/"):
+        text = get(client, path, header).text
+        assert "3.0" not in text.replace("13.0", ""), path
+        assert "acme-late" not in text, path
+    assert get(client, "/simple/acme-late/", header, accept=JSON).json()["files"] == []
+    for version in (*seen, "2.0.post1", "3.0"):
+        expected = 200 if version in seen else 403
+        for suffix in ("", ".metadata"):
+            path = f"/packages/acme_core-{version}-py3-none-any.whl{suffix}"
+            assert get(client, path, header).status_code == expected, path
+            assert get(client, path, everything).status_code == 200, path
+    assert post(client, upload_form(build_wheel("acme-core", "4.0")), header).status_code == 403
+    assert post(client, upload_form(build_wheel("acme-core", "1.5")), header).status_code == 200
+
+
+@pytest.mark.parametrize("accept", (None, "*/*", JSON, "application/json", "text/html"))
+@pytest.mark.parametrize(
+    "path", (f"/simple/{ACME.filename[:4]}/", f"/packages/{ACME.filename}", "/simple/", "/pypi/acme/json")
+)
+def test_who_sends_no_credentials_is_told_so_in_its_form(ruled: TestClient, path: str, accept: str | None) -> None:
+    """The short way that most clients take says what the long one says."""
+    headers = {} if accept is None else {"accept": accept}
+    short = get(ruled, path, **headers)
+    long = get(ruled, path, "Basic ????", **headers)
+    for answer in (short, long):
+        assert answer.status_code == 401 or path == "/simple/"
+        assert answer.headers["content-type"] == long.headers["content-type"]
+    assert short.headers.keys() == long.headers.keys()

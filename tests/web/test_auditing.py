@@ -187,6 +187,8 @@ def test_a_token_that_may_not(serve: Serve, packages: Path, environment: dict[st
     server = serve("-a", "update,download,list", "--disable-fallback")
     headers = basic("__token__", made.stdout.strip())
     assert httpx2.get(f"{server.url}/packages/{WHEEL.filename}", headers=headers).status_code == 403
-    wait_until(lambda: len(read(packages)) == 1, within=5)
-    assert describe(read(packages)[0]) == {"action": "download", "user": "token:ci", "address": "127.0.0.1"} | DEMO
+    wait_until(lambda: len(read(packages)) == 2, within=5)
+    used, refused = read(packages)
+    assert (used.outcome, describe(used)) == ("done", {"action": "use", "user": "token:ci", "address": "127.0.0.1"})
+    assert describe(refused) == {"action": "download", "user": "token:ci", "address": "127.0.0.1"} | DEMO
     assert made.stdout.strip() not in program.run("events", "--json").stdout
