@@ -76,6 +76,23 @@ def test_nobody_waits_for_ever() -> None:
     assert asyncio.run(scenario()) == ["rich"] * 50
 
 
+def test_without_room_a_connection_is_closed() -> None:
+    """One in the middle of a handshake is nobody's yet, and takes a descriptor all the same."""
+
+    async def scenario() -> bytes:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            acceptor = Acceptor(listening, lambda: Greeter("one"), lambda _: False, has_room=lambda _opening: False)
+            reader, writer = await asyncio.open_connection(*listening.getsockname())
+            received = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            acceptor.close()
+            await acceptor.wait_closed()
+            return received
+
+    assert asyncio.run(scenario()) == b""
+
+
 @contextmanager
 def no_descriptors() -> Iterator[None]:
     """Nothing more can be opened."""
