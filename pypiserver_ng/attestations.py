@@ -158,9 +158,9 @@ class AttestationVerifier:
 
 
 def describe_useless(publishers: Sequence[Publisher]) -> list[str]:
-    """One line for each publisher whose attestations cannot be verified, and why."""
+    """One line for each publisher whose attestations cannot be verified, and why; it may be there for tokens alone."""
     return [
-        f"[[publisher]] number {number} verifies no attestations: {reason}"
+        f"[[publisher]] number {number} gets tokens, but verifies no attestations: {reason}"
         for number, publisher in enumerate(publishers, 1)
         if (reason := _find_reason(publisher))
     ]

@@ -363,9 +363,9 @@ NOTICES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     ),
     (("-a", "update,list", "-P", "users"), ()),
     (("-P", "users"), ()),
-    ((), ("note: no password file, so update is refused to everyone",)),
-    (("-a", "update,download"), ("note: no password file, so download and update are refused to everyone",)),
-    (("-a", "list"), ("note: no password file, so list is refused", "WARNING: uploads and deletions are open to")),
+    ((), ("note: no password file, so update needs a token",)),
+    (("-a", "update,download"), ("note: no password file, so download and update need a token",)),
+    (("-a", "list"), ("note: no password file, so list needs a token", "WARNING: uploads and deletions are open to")),
 )
 
 
@@ -381,6 +381,18 @@ def test_what_is_open_is_said(
     assert len(before) == len(notices)
     for line, notice in zip(before, notices, strict=True):
         assert line.startswith(notice)
+
+
+def test_what_entries_open_is_said(start: Start, tmp_path: Path) -> None:
+    """Where they decide, --authenticate is not spoken of."""
+    entries = ("alice", ["upload"]), ("anyone", ["list", "delete"]), ("anyone", ["list", "download"])
+    text = "".join(f'[[access]]\nwho = ["{who}"]\nprojects = ["*"]\nmay = {may}\n' for who, may in entries)
+    (tmp_path / "rules.toml").write_text(text)
+    *before, _ = start(*LOCAL, "--config", "rules.toml", "-a", "list").log.splitlines()
+    assert before == [
+        "note: no password file, so that no user has the rights of [[access]]: give one with -P FILE",
+        "WARNING: anyone may delete projects, says [[access]] number 2 (*)",
+    ]
 
 
 def test_entries_without_effect_are_named(start: Start, program: Program) -> None:

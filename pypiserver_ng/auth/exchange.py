@@ -4,7 +4,6 @@ Holds the order of the steps and the refusals' codes, which are those of the pub
 is verified, where used ones are kept, or HTTP.
 """
 
-import ipaddress
 import logging
 import time
 from collections import OrderedDict, deque
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
+from pypiserver_ng.auth.throttle import network_of
 from pypiserver_ng.errors import Invalid, TooMany
 from pypiserver_ng.model import Publisher
 
@@ -116,7 +116,7 @@ class _Refusals:
 
     def check(self, address: str | None) -> None:
         """Raises TooMany."""
-        moments = self._moments.get(_network(address))
+        moments = self._moments.get(network_of(address or ""))
         if moments is None or len(moments) < MOST_REFUSALS:
             return
         rest = moments[0] + WINDOW - self._clock()
@@ -124,19 +124,8 @@ class _Refusals:
             raise TooMany("too many tokens were refused: mend what your issuer sends", retry_after=int(rest) + 1)
 
     def count(self, address: str | None) -> None:
-        network = _network(address)
+        network = network_of(address or "")
         self._moments.setdefault(network, deque(maxlen=MOST_REFUSALS)).append(self._clock())
         self._moments.move_to_end(network)
         while len(self._moments) > _MOST_ADDRESSES:
             self._moments.popitem(last=False)
-
-
-def _network(address: str | None) -> str:
-    """Whoever has one IPv6 address has a /64 of them."""
-    try:
-        parsed = ipaddress.ip_address(address or "")
-    except ValueError:
-        return address or ""
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    return str(parsed.ipv4_mapped or ipaddress.IPv6Network((int(parsed), 64), strict=False))

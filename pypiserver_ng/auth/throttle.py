@@ -75,7 +75,7 @@ class Throttle:
 
     def _mark(self, address: str | None, user: str) -> tuple[int, int]:
         """Where a pair's slots begin, and its fingerprint. Without the key nobody can choose whom to collide with."""
-        text = f"{_network_of(address or '')}\0{user}".encode("utf-8", "surrogatepass")
+        text = f"{network_of(address or '')}\0{user}".encode("utf-8", "surrogatepass")
         digest = blake2b(text, digest_size=16, key=self._key).digest()
         bucket = int.from_bytes(digest[8:], "little") % self._buckets
         return _HEAD + bucket * _WAYS * _WIDTH, int.from_bytes(digest[:8], "little") or 1
@@ -123,7 +123,7 @@ class Throttle:
 
 
 @lru_cache(1024)
-def _network_of(address: str) -> str:
+def network_of(address: str) -> str:
     """Whoever has an IPv6 address has its whole /64."""
     try:
         parsed = ipaddress.ip_address(address)

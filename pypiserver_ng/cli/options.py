@@ -74,8 +74,8 @@ def warn_of_entries(config: Config) -> list[str]:
     from pypiserver_ng.attestations import describe_useless, is_available
     from pypiserver_ng.policy import find_useless
 
-    useless = [*find_useless(config.rules, datetime.now(UTC)), *describe_useless(config.publishers)]
-    notices = [f"WARNING: {line}" for line in useless]
+    notices = [f"WARNING: {line}" for line in find_useless(config.rules, datetime.now(UTC))]
+    notices += [f"note: {line}" for line in describe_useless(config.publishers)]
     if config.publishers and not is_available():
         notices.append("WARNING: no attestation is verified or shown: pip install pypi-attestations, then restart")
     return notices

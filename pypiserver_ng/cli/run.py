@@ -3,7 +3,7 @@
 import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +12,7 @@ from pypiserver_ng.cli.options import PROGRAM, check_paths, configured, warn_of_
 from pypiserver_ng.config import Config
 from pypiserver_ng.counters import Board, Counters
 from pypiserver_ng.errors import Invalid
-from pypiserver_ng.model import Action, Mode
+from pypiserver_ng.model import Action, Grant, Mode, Right
 
 if TYPE_CHECKING:
     from pypiserver_ng.app import Application
@@ -137,14 +137,35 @@ def _notices(config: Config) -> list[str]:
     if config.inert:
         names = ", ".join(f"--{name}" for name in config.inert)
         notices.append(f"note: {names} {'has' if len(config.inert) == 1 else 'have'} no effect in {PROGRAM}")
+    if len(config.fallback_url) > 1 and config.fallback_mode is Mode.REDIRECT:
+        notices.append("note: clients are redirected to the first --fallback-url only; the others are not used")
+    return notices + (_notices_of_grants(config) if config.grants else _notices_of_actions(config))
+
+
+def _notices_of_grants(config: Config) -> list[str]:
+    notices = []
+    if config.passwords is None and any(not _is_for_machines(grant) for grant in config.grants):
+        notices.append("note: no password file, so that no user has the rights of [[access]]: give one with -P FILE")
+    notices += [
+        f"WARNING: anyone may {_list(sorted(changing))} projects, says {grant.label}"
+        for grant in config.grants
+        if "anyone" in grant.who and (changing := grant.may & {Right.UPLOAD, Right.CREATE, Right.DELETE})
+    ]
+    return notices
+
+
+def _is_for_machines(grant: Grant) -> bool:
+    return all(":" in who or who == "anyone" for who in grant.who)
+
+
+def _notices_of_actions(config: Config) -> list[str]:
+    notices = []
     guarded = sorted(config.authenticate)
     if guarded and config.passwords is None:
         notices.append(
-            f"note: no password file, so {_list(guarded)} {'is' if len(guarded) == 1 else 'are'} refused to everyone: "
-            "give one with -P FILE, or open the server with -P . -a ."
+            f"note: no password file, so {_list(guarded)} {'needs' if len(guarded) == 1 else 'need'} a token: make one "
+            f"with '{PROGRAM} token create', give a file with -P FILE, or open the server with -P . -a ."
         )
-    if len(config.fallback_url) > 1 and config.fallback_mode is Mode.REDIRECT:
-        notices.append("note: clients are redirected to the first --fallback-url only; the others are not used")
     if Action.UPDATE not in config.authenticate:
         who = (
             "everyone"
@@ -155,7 +176,7 @@ def _notices(config: Config) -> list[str]:
     return notices
 
 
-def _list(actions: list[Action]) -> str:
+def _list(actions: Sequence[str]) -> str:
     return " and ".join(actions)
 
 
