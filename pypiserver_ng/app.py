@@ -42,6 +42,7 @@ from pypiserver_ng.upstream.pip_index import find_pip_index
 from pypiserver_ng.web import files, http, integrity, legacy_json, oidc, ops, simple, site, upload, why, xmlrpc
 from pypiserver_ng.web.accel import Accel
 from pypiserver_ng.web.auditing import Refusals
+from pypiserver_ng.web.failures import TellFailure, failure_handlers
 from pypiserver_ng.web.forwarded import Forwarded
 from pypiserver_ng.web.templating import Templates
 
@@ -186,7 +187,7 @@ def compose_asgi(
     gate: Gate,
     counters: Counters | None = None,
     lifespan: Lifespan[Starlette] | None = None,
-    tell: http.TellFailure | None = None,
+    tell: TellFailure | None = None,
     exchange: Exchange | None = None,
 ) -> Starlette:
     """Every surface of the index."""
@@ -197,7 +198,7 @@ def compose_asgi(
     asgi = Starlette(
         routes=[*under_prefix(config.server_base_url, anchor(routes)), *outside],
         middleware=[Middleware(Forwarded, trusted=config.trusted_proxy)],
-        exception_handlers=http.failure_handlers(people.render_failure, tell),
+        exception_handlers=failure_handlers(people.render_failure, tell),
         lifespan=lifespan,
     )
     asgi.router.redirect_slashes = False

@@ -1,4 +1,4 @@
-"""The domain's failures. Knows no HTTP: `web.http` holds the one table from failure to status.
+"""The domain's failures. Knows no HTTP: `web.failures` holds the one table from failure to status.
 
 Failure
 ├── Invalid           what was sent is wrong, and the message says what

@@ -123,7 +123,7 @@ class TokenBook:
 
         That it is used has to be noted now and then: until then only.
         """
-        known, end = self._known, self._used[token.id] + _USE_INTERVAL
+        known, end = self._known, self._used.get(token.id, token.created) + _USE_INTERVAL
         if token.expires is not None:
             end = min(end, token.expires)
 
@@ -144,6 +144,7 @@ class TokenBook:
             self._known = replace(self._known, serial=serial)
         else:
             self._known = _Known(serial, version, {token.id: token for token in tokens})
+            self._used = {number: used for number, used in self._used.items() if number in self._known.tokens}
 
     def _forget_loading(self, _task: "asyncio.Task[None]") -> None:
         self._loading = None

@@ -214,10 +214,10 @@ def _put(table: Table) -> Prepared:
 def _apply_token(connection: Connection, event: Event) -> None:
     assert event.token is not None
     facts = event.token
-    # Those that expired a while ago are of no interest to anybody; others of this name are replaced.
-    old = (tokens.c.expires < event.time - _KEPT_EXPIRED) | (
-        (tokens.c.name == facts.name) & (tokens.c.expires < event.time)
-    )
+    # Those that expired a while ago are of no interest to anybody, nor are those that no person made. Others of this
+    # name are replaced.
+    is_unlisted = tokens.c.name.contains(":") | (tokens.c.name == facts.name)
+    old = (tokens.c.expires < event.time - _KEPT_EXPIRED) | (is_unlisted & (tokens.c.expires < event.time))
     connection.execute(delete(tokens).where(old))
     connection.execute(delete(token_uses).where(token_uses.c.id.not_in(select(tokens.c.id))))
     row = {"id": facts.id, "name": facts.name, "created": event.time, "expires": facts.expires}

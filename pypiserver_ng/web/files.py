@@ -17,6 +17,7 @@ from pypiserver_ng.index.opened import Opened
 from pypiserver_ng.model import NormalizedName, Right, is_mirror_path
 from pypiserver_ng.web import http
 from pypiserver_ng.web.accel import Accel
+from pypiserver_ng.web.failures import is_turned_away
 from pypiserver_ng.web.ranges import Unsatisfiable, choose_range, is_unmodified_since, may_proceed, may_resume
 from pypiserver_ng.web.sending import Sender
 
@@ -37,7 +38,7 @@ class FileDownload:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path_params"]["path"]
         name, version = _read_filename(path.rpartition("/")[2])
-        if await http.is_turned_away(scope, send, self._gate, Right.DOWNLOAD, name):
+        if await is_turned_away(scope, send, self._gate, Right.DOWNLOAD, name):
             return
         identity = await http.authorize(scope, self._gate, Right.DOWNLOAD, name)
         self._gate.require_version(version, identity)

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from pypiserver_ng.auth.exchange import Exchange, Refused
 from pypiserver_ng.errors import Failure, TooLarge, TooMany
 from pypiserver_ng.web import http
+from pypiserver_ng.web.failures import TellFailure
 from pypiserver_ng.web.form import ClientLeft, read_body
 
 _MOST_BODY = 32 * 1024
@@ -38,7 +39,7 @@ class Audience:
 class MintToken:
     """POST: an issuer's identity token for a token of this index."""
 
-    def __init__(self, exchange: Exchange | None, tell: http.TellFailure | None) -> None:
+    def __init__(self, exchange: Exchange | None, tell: TellFailure | None) -> None:
         self._exchange = exchange
         self._tell = tell
 
@@ -89,7 +90,7 @@ async def _send(send: Send, status: int, answer: dict[str, Any], headers: http.H
     await http.send_bytes(send, status, json.dumps(answer).encode(), b"application/json", more)
 
 
-def routes(exchange: Exchange | None, tell: http.TellFailure | None = None) -> list[BaseRoute]:
+def routes(exchange: Exchange | None, tell: TellFailure | None = None) -> list[BaseRoute]:
     """`tell` writes failures down."""
     return [
         Route("/_/oidc/audience", Audience(exchange), methods=["GET"]),

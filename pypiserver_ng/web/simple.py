@@ -10,6 +10,7 @@ from pypiserver_ng.index import Index
 from pypiserver_ng.index.pagecache import Key
 from pypiserver_ng.model import Body, Elsewhere, NormalizedName, Right, Sight
 from pypiserver_ng.web import http
+from pypiserver_ng.web.failures import is_turned_away
 from pypiserver_ng.web.forwarded import trustworthy_url
 
 
@@ -25,7 +26,7 @@ class ProjectDetail:
         accept_encoding = http.header(scope, b"accept-encoding")
         authorization = http.header(scope, b"authorization")
         name = http.read_name(scope)
-        if await http.is_turned_away(scope, send, self._gate, Right.LIST, name):
+        if await is_turned_away(scope, send, self._gate, Right.LIST, name):
             return
         identity = self._gate.authorize_now(Right.LIST, name, authorization, http.client_address(scope))
         if identity is None:
