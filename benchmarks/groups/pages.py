@@ -1,5 +1,7 @@
 """Project pages: small and large, changed and not, with passwords, and in a large catalog."""
 
+import subprocess
+import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +25,7 @@ _AIMS = {"nginx": 1.3, "pypiron": 1.3, "pypiserver": 100.0, "devpi": 50.0, "prox
 
 def measure(bench: Bench) -> Section:
     small, bars = _compare_peers(bench)
-    more = [_compare_passwords(bench), _compare_large(bench), _compare_catalogs(bench)]
+    more = [*_compare_credentials(bench), _compare_large(bench), _compare_catalogs(bench)]
     lines = [*small, *_compare_unchanged(bench), *more]
     notes = [f"{name}: {settings}" for name, settings in peers.SETTINGS.items()]
     wrk = f"`wrk -t1 -c32 -d{bench.seconds:g}s`, keep-alive, medians of {bench.rounds} runs in turn, the others stopped"
@@ -75,21 +77,32 @@ def _make_conditional(contestant: Contestant, name: str) -> Contestant:
     return conditional
 
 
-def _compare_passwords(bench: Bench) -> Line:
-    """The same page for who has a password that bcrypt guards, and for everybody."""
+def _compare_credentials(bench: Bench) -> list[Line]:
+    """The same page for who has a password that bcrypt guards, for who has a token, and for everybody."""
     packages = _write(bench.scratch("small"), _small_files())
     passwords = bench.home / "data" / "htpasswd"
     passwords.write_text(f"alice:{bcrypt.hashpw(b'password', bcrypt.gensalt(12)).decode()}\n")
     closed = ("-P", str(passwords), "-a", "update,download,list")
     with ExitStack() as stack:
         own = stack.enter_context(peers.ours(packages, bench.scratch("small-state"), path=_PATH, name="without"))
-        guarded = stack.enter_context(
-            peers.ours(packages, bench.scratch("guarded-state"), *closed, path=_PATH, name="password")
-        )
-        guarded = replace(guarded, headers={**guarded.headers, **peers.basic("alice", "password")})
-        _expect(guarded, _small_files())
-        speeds = _measure(bench, [own, guarded])
-    return line_up("it with Basic auth (bcrypt)", speeds, "password", "without", _UNIT, 0.9)
+        guarded_state = bench.scratch("guarded-state")
+        guarded = stack.enter_context(peers.ours(packages, guarded_state, *closed, path=_PATH, name="password"))
+        credentials = {"password": ("alice", "password"), "token": ("__token__", _make_token(packages, guarded_state))}
+        contestants = [own]
+        for name, pair in credentials.items():
+            headers = {**guarded.headers, **peers.basic(*pair)}
+            contestants.append(replace(guarded, name=name, headers=headers))
+            _expect(contestants[-1], _small_files())
+        speeds = _measure(bench, contestants)
+    return [
+        line_up("it with Basic auth (bcrypt)", speeds, "password", "without", _UNIT, 0.9),
+        line_up("it with a token", speeds, "token", "without", _UNIT, 0.9),
+    ]
+
+
+def _make_token(packages: Path, state: Path) -> str:
+    command = [sys.executable, "-m", "pypiserver_ng", "token", "create", "bench", "--state-dir"]
+    return subprocess.run([*command, state, packages], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _compare_large(bench: Bench) -> Line:
