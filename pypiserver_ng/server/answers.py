@@ -3,7 +3,7 @@
 The contract has two sides. The start of a response may carry ``remember``: a function that tells at any later moment,
 without waiting and without raising, whether the same request would get the same answer now, whoever sends it. A
 response without one is never remembered. A connection keeps it under the bytes of its request, credentials and all,
-if those were one whole GET or HEAD on a plain connection that stays open, and asks that function each time. The date
+if those were one whole GET or HEAD on a connection that stays open, and asks that function each time. The date
 is the only part of an answer that changes meanwhile.
 
 It must not know what is served, nor why it changes.
