@@ -6,6 +6,7 @@ Failure
 ├── Denied            known, but not allowed
 ├── TooMany           asked too often; `retry_after` says when to ask again
 ├── NotFound
+│   └── Concealed     not allowed, which who asks is not to learn
 ├── Conflict          other bytes under a used name
 ├── TooLarge
 ├── NoSpace           the disk or the quota is full
@@ -42,6 +43,10 @@ class TooMany(Failure):
 
 
 class NotFound(Failure):
+    pass
+
+
+class Concealed(NotFound):
     pass
 
 

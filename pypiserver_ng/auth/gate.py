@@ -9,7 +9,7 @@ from functools import partial
 
 from pypiserver_ng.auth.access import Access, is_for, is_within
 from pypiserver_ng.auth.credentials import Authenticator
-from pypiserver_ng.errors import Denied, NotFound, TooMany, Unauthenticated, Unavailable
+from pypiserver_ng.errors import Concealed, Denied, TooMany, Unauthenticated, Unavailable
 from pypiserver_ng.filenames import is_until
 from pypiserver_ng.model import ANONYMOUS, Action, Identity, NormalizedName, Right, Sight
 
@@ -46,13 +46,13 @@ class Gate:
         self._conceal = conceal
 
     def require(self, right: Right, name: NormalizedName | None, identity: Identity) -> None:
-        """Raise Unauthenticated, Denied or NotFound unless this identity may do this."""
+        """Raise Unauthenticated, Denied or Concealed unless this identity may do this."""
         if self._may(right, name, identity):
             return
         if identity.user is None:
             raise Unauthenticated(self._ask_for_credentials(right))
         if self._conceal and name is not None:
-            raise NotFound(f"{name} is not here")
+            raise Concealed(f"{name} is not here")
         what = f"{_VERBS[right]} {name or 'projects here'}"
         raise Denied(f"{identity.user} may not {what}: ask the operator of this index for the right to do so")
 
@@ -100,12 +100,12 @@ class Gate:
         return replace(identity, address=address)
 
     def require_version(self, version: str, identity: Identity) -> None:
-        """Raise Denied or NotFound where a release is later than what this identity may have."""
+        """Raise Denied or Concealed where a release is later than what this identity may have."""
         last = identity.token.until_version if identity.token else None
         if last is None or is_until(version, last):
             return
         if self._conceal:
-            raise NotFound("there is no such file here")
+            raise Concealed("there is no such file here")
         raise Denied(f"{identity.user} may have versions up to {last}: ask the operator of this index for later ones")
 
     def sight(self, identity: Identity) -> Sight | None:

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from pypiserver_ng.auth import Gate
 from pypiserver_ng.errors import (
+    Concealed,
     Conflict,
     Denied,
     Failure,
@@ -144,7 +145,8 @@ def failure_handlers(render: RenderFailure, tell: TellFailure | None = None) -> 
         """The one table from the domain's failures to HTTP."""
         status, title = next(_STATUS[kind] for kind in type(failure).__mro__ if kind in _STATUS)
         if tell is not None:
-            tell(request.scope, status, failure.message)
+            # What is concealed from who asks is none to who reads it later.
+            tell(request.scope, 403 if isinstance(failure, Concealed) else status, failure.message)
         headers: http.Headers = []
         if status == 401:
             headers.append(_CHALLENGE)

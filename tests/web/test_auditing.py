@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from pypiserver_ng.model import Action
+from pypiserver_ng.model import Action, Grant, Right
 from pypiserver_ng.storage.audit import Entry
 from pypiserver_ng.storage.trail import Trail
 from tests.tools.distributions import build_wheel
@@ -192,3 +192,15 @@ def test_a_token_that_may_not(serve: Serve, packages: Path, environment: dict[st
     assert (used.outcome, describe(used)) == ("done", {"action": "use", "user": "token:ci", "address": "127.0.0.1"})
     assert describe(refused) == {"action": "download", "user": "token:ci", "address": "127.0.0.1"} | DEMO
     assert made.stdout.strip() not in program.run("events", "--json").stdout
+
+
+def test_what_is_concealed_is_written_down(open_index: OpenIndex, packages: Path, passwords: Path) -> None:
+    """Who asks is told that it is not here; who reads of it later, that it was refused."""
+    WHEEL.write(packages)
+    grants = (Grant("", frozenset({"alice"}), ("acme-*",), frozenset({Right.LIST})),)
+    client = open_index(passwords=passwords, grants=grants, conceal=True)
+    assert client.get("/simple/demo/", headers=ALICE).status_code == 404
+    assert client.get("/simple/acme-core/", headers=ALICE).status_code == 404
+    wait_until(lambda: bool(read(packages)), within=5)
+    (entry,) = read(packages)
+    assert describe(entry) | {"address": ""} == {"action": "list", "user": "alice", "project": "demo", "address": ""}
