@@ -158,8 +158,10 @@ class TokenBook:
             self._writing = asyncio.create_task(self._write_soon())
 
     async def _write_soon(self) -> None:
-        await asyncio.sleep(_GATHER_SECONDS)
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._write_uses)
+        # What is used while others are written must not wait for the next use.
+        while self._uses:
+            await asyncio.sleep(_GATHER_SECONDS)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._write_uses)
 
     def _write_uses(self) -> None:
         uses, self._uses = self._uses, {}

@@ -103,7 +103,7 @@ def test_file_size_limit(packages: Path, environment: dict[str, str]) -> None:
 @needs_prlimit
 def test_catalog_that_may_not_grow(packages: Path, environment: dict[str, str]) -> None:
     """Refused uploads leave no file; when the limit goes they are taken."""
-    with limited_server(["--fsize=130000:unlimited"], packages, environment) as server:
+    with limited_server(["--fsize=180000:unlimited"], packages, environment) as server:
         told: dict[str, int] = {}
         for number in range(400):
             built = build_wheel("demo", f"1.{number}")

@@ -33,7 +33,7 @@ class Trace:
             assert match, line
             pid, rest = match["pid"], match["rest"]
             if rest.endswith("<unfinished ...>"):
-                unfinished[pid] = number, rest.removesuffix("<unfinished ...>")
+                unfinished[pid] = number, rest.removesuffix("<unfinished ...>").rstrip()
             elif _RESUMED.match(rest):
                 began, text = unfinished.pop(pid)
                 self._calls.append((began, number, text + _RESUMED.sub("", rest)))
