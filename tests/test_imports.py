@@ -1,11 +1,18 @@
 """What a program has to load before it answers: nothing that it may never need."""
 
+import ast
 import json
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
 
 #: Libraries that cost time and memory.
 HEAVY = {
@@ -80,3 +87,34 @@ from pypiserver_ng.cli import main
 main()
 """
     assert ask("-c", program) & HEAVY == set()
+
+
+#: Imported where they are there; each has an extra of its name.
+OPTIONAL = {"pypi-attestations", "sigstore"}
+
+
+def test_what_is_imported_is_installed_with_it() -> None:
+    """By the project's own dependencies, not by those of its tests."""
+    declared = {
+        canonicalize_name(Requirement(text).name)
+        for text in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    }
+    found = packages_distributions()
+    missing = {
+        f"{module} in {path.name}"
+        for path in sorted((ROOT / "pypiserver_ng").rglob("*.py"))
+        for module in find_imported(path)
+        if module in found and not {canonicalize_name(name) for name in found[module]} & (declared | OPTIONAL)
+    }
+    assert missing == set()
+
+
+def find_imported(path: Path) -> set[str]:
+    """Top-level names of everything that a module imports, anywhere in it."""
+    modules = set[str]()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            modules.add((node.module or "").partition(".")[0])
+    return modules - {"pypiserver_ng"}
