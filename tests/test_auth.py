@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def clock() -> Clock:
 
 @pytest.fixture
 def file(path: Path) -> PasswordFile:
-    return PasswordFile(path, pause=lambda _: None)
+    # Long after whatever a test writes.
+    return PasswordFile(path, pause=lambda _: None, clock=lambda: time.time() + 60)
 
 
 @pytest.fixture

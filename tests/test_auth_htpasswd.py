@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,7 @@ HASHES = {
 }
 BCRYPT = HASHES["2y"]
 SHA = HASHES["sha"]
+ALICE_LINE, BOB_LINE = f"alice:{BCRYPT}\n", f"bob:{SHA}\n"
 
 
 def without_pause(_: float) -> None:
@@ -54,7 +56,8 @@ def parse(*lines: str) -> Htpasswd:
 
 
 def open_file(path: Path, pause: Callable[[float], None] = without_pause) -> PasswordFile:
-    return PasswordFile(path, pause=pause)
+    # Long after whatever a test writes.
+    return PasswordFile(path, pause=pause, clock=lambda: time.time() + 60)
 
 
 def replace(path: Path, text: str) -> None:
@@ -376,3 +379,57 @@ def test_many_threads_refresh_at_once(tmp_path: Path) -> None:
         thread.join()
     assert [passwords.verify("bob", SECRET) for passwords in found] == [True] * 8
     assert len(set(map(id, found))) == 1
+
+
+class Moments:
+    """What time it is, by the last change of a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.later = 0.0
+
+    def __call__(self) -> float:
+        return self._path.stat().st_mtime + self.later
+
+
+@pytest.mark.parametrize(
+    "half", ("", "alice:", "alice:$2b$", ALICE_LINE[:-1], ALICE_LINE + "bob", BOB_LINE[:-1], BOB_LINE)
+)
+def test_what_may_be_half_a_file_waits(tmp_path: Path, half: str) -> None:
+    """Its writer is given a second: then it is what it says."""
+    path = tmp_path / "htpasswd"
+    path.write_text(ALICE_LINE + BOB_LINE)
+    moments = Moments(path)
+    file = PasswordFile(path, pause=without_pause, clock=moments)
+    first = file.current
+    path.write_text(half)
+    for moments.later in (0.0, 0.99):
+        assert file.refresh() is first
+    path.write_text(ALICE_LINE + BOB_LINE + "carol:x\n")
+    moments.later = 0.0
+    assert file.refresh().entries.keys() == {"alice", "bob", "carol"}
+    path.write_text(half)
+    moments.later = 1.01
+    assert file.refresh() is not first
+    assert file.current.entries.keys() < {"alice", "bob", "carol"}
+
+
+def test_another_file_in_its_place_is_whole(tmp_path: Path) -> None:
+    """Whoever is not in it is refused at once."""
+    path = tmp_path / "htpasswd"
+    path.write_text(ALICE_LINE + BOB_LINE)
+    file = PasswordFile(path, pause=without_pause, clock=Moments(path))
+    new = tmp_path / "new"
+    new.write_text(BOB_LINE)
+    new.replace(path)
+    assert file.refresh().entries.keys() == {"bob"}
+
+
+def test_nobody_left_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "htpasswd"
+    path.write_text(ALICE_LINE)
+    file = open_file(path)
+    assert caplog.text == ""
+    path.write_text("")
+    file.refresh()
+    assert "has no user who can log in" in caplog.text

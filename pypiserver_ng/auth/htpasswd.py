@@ -28,6 +28,9 @@ LONGEST_PASSWORD = 4096
 SETTLE = 0.05
 #: How often a file that does not rest is tried in one go.
 ATTEMPTS = 4
+#: Seconds for which a file must have been left alone that may end too early: who writes it may be slow. A user who was
+#: removed is to be refused within two seconds.
+PATIENCE = 1.0
 
 _B64 = "[./A-Za-z0-9]"
 
@@ -190,13 +193,17 @@ _Signature = tuple[int, int, int]
 class PasswordFile:
     """The last good content of one htpasswd file. Every method may be called from any thread.
 
-    `pause` waits for the given seconds; it is there for tests. Raises ValueError, with one line for the person
-    who starts the server, when the file cannot be read at the start.
+    `pause` waits for the given seconds and `clock` tells the time as files have it; they are there for tests. Raises
+    ValueError, with one line for the person who starts the server, when the file cannot be read at the start.
     """
 
-    def __init__(self, path: Path, *, pause: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, path: Path, *, pause: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.time
+    ) -> None:
         self._path = path
         self._pause = pause
+        self._clock = clock
+        self._content: Htpasswd | None = None
         self._lock = threading.Lock()
         self._unreadable = False
         self._named: set[tuple[int, str]] = set()
@@ -208,13 +215,14 @@ class PasswordFile:
             ) from error
         if found is None:
             raise ValueError(f"the password file {path} is being written all the time; start again when it rests")
-        self._signature, self._current = found
+        self._signature, self._content = found
         self._name_problems()
 
     @property
     def current(self) -> Htpasswd:
         """What was read last; costs nothing."""
-        return self._current
+        assert self._content is not None
+        return self._content
 
     def refresh(self) -> Htpasswd:
         """Read the file again if it changed, and answer what holds now.
@@ -227,7 +235,7 @@ class PasswordFile:
                 if _sign(self._path) != self._signature:
                     found = self._read()
                     if found:
-                        self._signature, self._current = found
+                        self._signature, self._content = found
                         self._name_problems()
             except OSError as error:
                 if not self._unreadable:
@@ -239,7 +247,7 @@ class PasswordFile:
                 self._unreadable = True
             else:
                 self._unreadable = False
-            return self._current
+            return self.current
 
     def _read(self) -> tuple[_Signature, Htpasswd] | None:
         """The content with its signature, or None if somebody kept writing. Raises OSError.
@@ -252,15 +260,27 @@ class PasswordFile:
             self._pause(SETTLE)
             data = self._path.read_bytes()
             if _sign(self._path) == before:
-                return before, parse_htpasswd(data)
+                found = parse_htpasswd(data)
+                return None if self._may_be_cut_off(before, data, found) else (before, found)
         return None
 
+    def _may_be_cut_off(self, signature: _Signature, data: bytes, found: Htpasswd) -> bool:
+        """Whether the file looks as if somebody were still writing it: it ends in a line, or users are missing."""
+        if self._content is None or self._clock() - signature[0] / 1e9 > PATIENCE:
+            return False
+        # Another file in its place was finished before it came there.
+        is_edited = signature[2] == self._signature[2]
+        misses = self._content.entries.keys() - found.entries.keys()
+        return not data.endswith(b"\n") or (is_edited and bool(misses))
+
     def _name_problems(self) -> None:
-        """Log each faulty line once, and again only when it is faulty in another way."""
-        for number, what in self._current.problems:
+        """Log each faulty line once, and again only when it is faulty in another way; and that nobody can log in."""
+        if not any(self.current.entries.values()):
+            logger.warning("the password file %s has no user who can log in", self._path)
+        for number, what in self.current.problems:
             if (number, what) not in self._named:
                 logger.warning("password file %s, line %d: %s", self._path, number, what)
-        self._named.update(self._current.problems)
+        self._named.update(self.current.problems)
 
 
 def _sign(path: Path) -> _Signature:
