@@ -173,7 +173,7 @@ def create_app(config: Config, counters: Counters | None = None) -> Application:
             await index.start()
             yield
 
-    exchange = open_exchange(config, index, store)
+    exchange = open_exchange(config, index, store, tokens)
     return Application(compose_asgi(config, index, gate, counters, lifespan, refusals.note, exchange), index)
 
 
@@ -249,7 +249,7 @@ def open_mirror(config: Config, upstreams: Sequence[Upstream], inspector: Inspec
     return Mirror(cache, pages, downloads, sidecars, client, threads, flights, upstreams, offline=config.offline)
 
 
-def open_exchange(config: Config, index: Index, store: Store) -> Exchange | None:
+def open_exchange(config: Config, index: Index, store: Store, tokens: TokenBook) -> Exchange | None:
     """What makes identity tokens tokens of this index; None where nobody is trusted to issue them."""
     if not config.publishers:
         return None
@@ -264,7 +264,14 @@ def open_exchange(config: Config, index: Index, store: Store) -> Exchange | None
         await index.change(store.catalog.tokens.add, token, verified.user, address)
         return Minted(text, now + LIFETIME)
 
-    return Exchange(config.publishers, Verifier(config.publishers).verify, spend, mint)
+    async def burn(text: str, address: str | None) -> bool:
+        token = await tokens.look_up(text)
+        if token is None or not token.is_of_nobody:
+            return False
+        await index.change(store.catalog.tokens.burn, token, address)
+        return True
+
+    return Exchange(config.publishers, Verifier(config.publishers).verify, spend, mint, burn)
 
 
 def choose_routes(

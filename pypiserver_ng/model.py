@@ -223,9 +223,14 @@ class Token:
     until_version: str | None = None
 
     @property
+    def is_of_nobody(self) -> bool:
+        """Whether no person made it: such names are not chosen, and many may have one."""
+        return ":" in self.name
+
+    @property
     def user(self) -> str:
         """Who acts with it, as it is written down."""
-        return self.name if ":" in self.name else f"token:{self.name}"
+        return self.name if self.is_of_nobody else f"token:{self.name}"
 
 
 @dataclass(frozen=True, slots=True)

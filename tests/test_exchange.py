@@ -35,10 +35,10 @@ def strict(clock: Clock) -> Exchange:
     """It believes nobody."""
     publishers = (Publisher("https://issuer.example", "here", (("sub", "acme"),), ("acme",)),)
 
-    async def spend(_key: str, _expires: object) -> bool:
+    async def spend(_key: str, _more: object) -> bool:
         raise AssertionError
 
-    return Exchange(publishers, believe_nobody, spend, mint_nothing, clock=clock)
+    return Exchange(publishers, believe_nobody, spend, mint_nothing, spend, clock=clock)
 
 
 def fail(strict: Exchange, address: str | None, times: int = MOST_REFUSALS) -> None:

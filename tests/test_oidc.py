@@ -172,7 +172,7 @@ HOSTILE: dict[str, tuple[Callable[[FakeIssuer], str], str]] = {
     "an id that is no text": (lambda issuer: issuer.mint(jti=["x"]), "invalid-token: .*wrong"),
     "another repository": (
         lambda issuer: issuer.mint(**github_claims("acme/other")),
-        "invalid-publisher: .*repository='acme/other', workflow='Release'",
+        "invalid-publisher: .*repository='acme/other', job_workflow_ref='",
     ),
     "a repository with another case": (lambda issuer: issuer.mint(**github_claims("Acme/core")), "invalid-publisher"),
     "no repository": (lambda issuer: issuer.mint(repository=None), "invalid-publisher: .*repository=''"),

@@ -62,6 +62,8 @@ class Minted:
 Verify = Callable[[str], Awaitable[Verified]]
 #: Notes the key of a token as used until then; false where it was used before, by any process.
 Spend = Callable[[str, datetime], Awaitable[bool]]
+#: Makes a token invalid that was made here; false where it is none such. And from where it was asked.
+Burn = Callable[[str, str | None], Awaitable[bool]]
 #: For the one that was verified; and from where it was asked.
 Mint = Callable[[Verified, str | None], Awaitable[Minted]]
 
@@ -75,6 +77,7 @@ class Exchange:
         verify: Verify,
         spend: Spend,
         mint: Mint,
+        burn: Burn,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -83,6 +86,7 @@ class Exchange:
         self._verify = verify
         self._spend = spend
         self._mint = mint
+        self._burn = burn
         self._refusals = _Refusals(clock)
 
     @contextmanager
@@ -105,6 +109,11 @@ class Exchange:
         minted = await self._mint(verified, address)
         _log.info("%s got a token for %s from %s", verified.user, ", ".join(verified.publisher.projects), address)
         return minted
+
+    async def burn(self, text: str, address: str | None) -> None:
+        """Make a token invalid that was got here, before its time. Raises Refused, and Failure."""
+        if not await self._burn(text, address):
+            raise Refused("invalid-token", "this is no valid token that was made for a publisher here")
 
 
 class _Refusals:

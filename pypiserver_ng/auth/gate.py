@@ -29,7 +29,7 @@ class Gate:
     What anyone may do is never refused for the credentials that come with it: clients send stale ones to every
     server they know. Without `[[access]]` entries such a request is served as anonymous, without a look at its header;
     only an upload is attributed to its user where the credentials are right, for the record of who did what.
-    With `conceal`, what a known caller may not do looks as if it were not here.
+    With `conceal`, what a known caller may not see looks as if it were not here.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Gate:
             return
         if identity.user is None:
             raise Unauthenticated(self._ask_for_credentials(right))
-        if self._conceal and name is not None:
+        if self._conceal and name is not None and right in {Right.LIST, Right.DOWNLOAD}:
             raise Concealed(f"{name} is not here")
         what = f"{_VERBS[right]} {name or 'projects here'}"
         raise Denied(f"{identity.user} may not {what}: ask the operator of this index for the right to do so")

@@ -25,6 +25,7 @@ _MARGIN = timedelta(hours=1)
 #: No token is good for longer; used ones have to be known until they end.
 _LONGEST_LIFE = timedelta(days=366)
 _LONGEST_SHOWN = 100
+_FILES = (".yml", ".yaml")
 
 Claims = Mapping[str, Any]
 
@@ -130,7 +131,7 @@ def _identify(text: str, claims: Claims) -> str:
 
 def _says(claims: Claims, name: str, value: str) -> bool:
     """Whether the token has the claim, letter by letter."""
-    if name == "workflow" and value.endswith((".yml", ".yaml")):
+    if name == "workflow" and value.endswith(_FILES):
         return _runs(claims, value)
     return _read(claims, name) == value
 
@@ -160,5 +161,13 @@ def _read(claims: Claims, name: str) -> str | None:
 
 def _show(claims: Claims, publishers: Iterable[Publisher]) -> str:
     """What the token says of all that the entries ask for."""
-    names = dict.fromkeys(name for publisher in publishers for name, _ in publisher.claims)
+    asked = dict.fromkeys(claim for publisher in publishers for claim in publisher.claims)
+    names = dict.fromkeys(_name_compared(claims, name, value) for name, value in asked)
     return ", ".join(f"{name}={(_read(claims, name) or '')[:_LONGEST_SHOWN]!a}" for name in names)
+
+
+def _name_compared(claims: Claims, name: str, value: str) -> str:
+    """The claim that is looked at for one of an entry; see `_runs`."""
+    if name == "workflow" and value.endswith(_FILES):
+        return next((other for other in ("job_workflow_ref", "ci_config_ref_uri") if other in claims), name)
+    return name

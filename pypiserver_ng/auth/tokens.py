@@ -108,15 +108,25 @@ class TokenBook:
 
     def find(self, text: str, address: str | None = None) -> Identity | None:
         """Who sends this text from this address; None where it is no valid token."""
+        now = self._clock()
+        token = self._find(text, now)
+        if token is None:
+            return None
+        self._note_use(token, now, address)
+        return Identity(token.user, token)
+
+    async def look_up(self, text: str) -> Token | None:
+        """The valid token that this text is, which is not to use it. Raises Unavailable."""
+        if not self.is_current():
+            await self.refresh()
+        return self._find(text, self._clock())
+
+    def _find(self, text: str, now: datetime) -> Token | None:
         match = _TEXT.fullmatch(text)
         token = self._known.tokens.get(match[1]) if match else None
         if match is None or token is None or not hmac.compare_digest(_hash(match[2]), token.hash):
             return None
-        now = self._clock()
-        if token.expires is not None and now >= token.expires:
-            return None
-        self._note_use(token, now, address)
-        return Identity(token.user, token)
+        return token if token.expires is None or now < token.expires else None
 
     def remember(self, token: Token) -> Callable[[], bool]:
         """Tells later whether the token still is valid, for less than finding it costs.

@@ -50,7 +50,7 @@ class Tokens:
     def add(self, token: Token, user: str | None, address: str | None = None) -> None:
         """Raises Conflict where a token of that name is valid; many may have one that no person chose."""
         with self._database.change() as change:
-            if ":" not in token.name and self._find_valid(change, token.name, token.created):
+            if not token.is_of_nobody and self._find_valid(change, token.name, token.created):
                 raise Conflict(f"there is a token {token.name} already: revoke it first, or take another name")
             change.record(TOKEN, "", user=user, address=address, token=_to_facts(token))
             change.set_state(_CHANGED, change.serial)
@@ -62,8 +62,12 @@ class Tokens:
             if not rows:
                 raise NotFound(f"there is no token {name[:100]!a}: 'token list' names those that there are")
             for row in rows:
-                change.record(REVOKE, "", user=user, token=TokenFacts(row.id, name))
-            change.set_state(_CHANGED, change.serial)
+                _revoke(change, row.id, name, user)
+
+    def burn(self, token: Token, address: str | None) -> None:
+        """One token, by who has it."""
+        with self._database.change() as change:
+            _revoke(change, token.id, token.name, token.user, address)
 
     def list_used(self) -> list[tuple[Token, datetime | None]]:
         """All tokens by name, and when each was used last."""
@@ -78,6 +82,11 @@ class Tokens:
     def _find_valid(self, change: Transaction, name: str, now: datetime) -> bool:
         rows = change.connection.execute(select(tokens.c.expires).where(tokens.c.name == name))
         return any(row.expires is None or row.expires > to_microseconds(now) for row in rows)
+
+
+def _revoke(change: Transaction, number: str, name: str, user: str | None, address: str | None = None) -> None:
+    change.record(REVOKE, "", user=user, address=address, token=TokenFacts(number, name))
+    change.set_state(_CHANGED, change.serial)
 
 
 def _to_facts(token: Token) -> TokenFacts:

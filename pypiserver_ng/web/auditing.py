@@ -20,7 +20,7 @@ from pypiserver_ng.web import http
 
 _ALWAYS = frozenset({403, 409, 413, 422, 429})
 _UPLOADS = frozenset({"/", "/legacy", "/legacy/"})
-_MINT = "/_/oidc/mint-token"
+_EXCHANGES = {"/_/oidc/mint-token": "mint", "/_/oidc/burn-token": "burn"}
 _FILES = "/packages/"
 #: The part of a token's text that is no secret.
 _TOKEN_ID = re.compile(r"\Apypi-ng-([0-9a-f]{16})-")
@@ -44,7 +44,7 @@ class Refusals:
             return
         what = _describe_form(scope) if is_upload else _describe_path(scope, path)
         user = self._recognize(scope, authorization)
-        if status in {401, 429} and path != _MINT:
+        if status in {401, 429} and path not in _EXCHANGES:
             what["action"] = "login"
             user = self._read_claim(authorization) if authorization else None
         self._audit.note(**what, outcome="refused", user=user, address=http.client_address(scope), reason=reason)
@@ -82,8 +82,8 @@ def _describe_form(scope: Scope) -> dict[str, Any]:
 
 
 def _describe_path(scope: Scope, path: str) -> dict[str, Any]:
-    if path == _MINT:
-        return {"action": "mint"}
+    if path in _EXCHANGES:
+        return {"action": _EXCHANGES[path]}
     if path.startswith(_FILES):
         filename = path.rpartition("/")[2].removesuffix(".metadata")
         parsed = parse_found(filename)

@@ -4,6 +4,7 @@ Every failure is JSON with `errors`, which clients go through. Without an exchan
 """
 
 import json
+from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
@@ -44,18 +45,7 @@ class MintToken:
         self._tell = tell
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            answer = await self._mint(receive, http.client_address(scope))
-        except ClientLeft:
-            return
-        except Failure as failure:
-            status = 422 if isinstance(failure, Refused) else 429 if isinstance(failure, TooMany) else 503
-            if self._tell is not None:
-                self._tell(scope, status, failure.message)
-            wait: http.Headers = [] if failure.retry_after is None else [(b"retry-after", b"%d" % failure.retry_after)]
-            await _send(send, status, _describe(failure), wait)
-            return
-        await _send(send, 200, answer)
+        await _answer(scope, send, self._tell, self._mint(receive, http.client_address(scope)))
 
     async def _mint(self, receive: Receive, address: str | None) -> dict[str, Any]:
         if self._exchange is None:
@@ -63,6 +53,41 @@ class MintToken:
         with self._exchange.counting(address):
             minted = await self._exchange.mint(await _read_token(receive), address)
         return {"success": True, "token": minted.text, "expires": int(minted.expires.timestamp())}
+
+
+class BurnToken:
+    """POST: make a token of this index invalid that was got here, as uv does at its end."""
+
+    def __init__(self, exchange: Exchange | None, tell: TellFailure | None) -> None:
+        self._exchange = exchange
+        self._tell = tell
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _answer(scope, send, self._tell, self._burn(receive, http.client_address(scope)))
+
+    async def _burn(self, receive: Receive, address: str | None) -> dict[str, Any]:
+        if self._exchange is None:
+            raise _not_enabled()
+        with self._exchange.counting(address):
+            await self._exchange.burn(await _read_token(receive), address)
+        return {"success": True}
+
+
+async def _answer(
+    scope: Scope, send: Send, tell: TellFailure | None, answering: Coroutine[Any, Any, dict[str, Any]]
+) -> None:
+    try:
+        answer = await answering
+    except ClientLeft:
+        return
+    except Failure as failure:
+        status = 422 if isinstance(failure, Refused) else 429 if isinstance(failure, TooMany) else 503
+        if tell is not None:
+            tell(scope, status, failure.message)
+        wait: http.Headers = [] if failure.retry_after is None else [(b"retry-after", b"%d" % failure.retry_after)]
+        await _send(send, status, _describe(failure), wait)
+    else:
+        await _send(send, 200, answer)
 
 
 async def _read_token(receive: Receive) -> str:
@@ -95,4 +120,5 @@ def routes(exchange: Exchange | None, tell: TellFailure | None = None) -> list[B
     return [
         Route("/_/oidc/audience", Audience(exchange), methods=["GET"]),
         Route("/_/oidc/mint-token", MintToken(exchange, tell), methods=["POST"]),
+        Route("/_/oidc/burn-token", BurnToken(exchange, tell), methods=["POST"]),
     ]

@@ -50,9 +50,12 @@ class UploadForm:
         """Who sends the form; for which project it is comes later."""
         try:
             return await http.authorize(scope, self._gate, Right.UPLOAD)
-        except Denied:
+        except Denied as denial:
             # Some may only delete.
-            return await http.authorize(scope, self._gate, Right.DELETE)
+            try:
+                return await http.authorize(scope, self._gate, Right.DELETE)
+            except Denied:
+                raise denial from None
 
     def _refuse_too_large(self, scope: Scope) -> None:
         length = http.header(scope, b"content-length")

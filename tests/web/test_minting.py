@@ -1,5 +1,6 @@
 """Trusted publishing over HTTP: an issuer's token becomes one of this index, once, and nothing else does."""
 
+import base64
 import json
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from tests.tools.issuer import FakeIssuer, running_issuer
 from tests.tools.server import Serve, wait_until
 from tests.web.conftest import OpenIndex
 from tests.web.forms import CONTENT_TYPE, upload_form
+from tests.web.test_access import keep_token
 
 CLAIMS = (("repository", "acme/core"), ("workflow", "release.yml"))
 
@@ -96,6 +98,22 @@ def test_a_token_is_minted(trusting: TestClient, issuer: FakeIssuer) -> None:
     assert upload(trusting, answer["token"], "acme-core").status_code == 200
     assert upload(trusting, answer["token"], "other").status_code == 403
     assert trusting.get("/simple/acme-core/").status_code == 200
+
+
+def test_a_token_is_burnt_by_who_has_it(trusting: TestClient, issuer: FakeIssuer, packages: Path) -> None:
+    """As uv does when it has published; what people made is for them to revoke."""
+    token = mint(trusting, issuer.mint()).json()["token"]
+    other = mint(trusting, issuer.mint()).json()["token"]
+    response = trusting.post("/_/oidc/burn-token", json={"token": token})
+    assert (response.status_code, response.json()) == (200, {"success": True})
+    assert upload(trusting, token, "acme-core").status_code == 401
+    assert upload(trusting, other, "acme-core").status_code == 200
+    made = base64.b64decode(keep_token(packages).removeprefix("Basic ")).decode().partition(":")[2]
+    for text in (token, made, issuer.mint(), "", other[:-1]):
+        response = trusting.post("/_/oidc/burn-token", json={"token": text})
+        assert (response.status_code, read_codes(response)) == (422, ["invalid-token"])
+    assert upload(trusting, made, "acme-more").status_code == 200
+    assert trusting.post("/_/oidc/burn-token", json={"token": 1}).status_code == 422
 
 
 def test_a_token_is_taken_once(trusting: TestClient, issuer: FakeIssuer) -> None:
