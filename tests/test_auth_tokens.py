@@ -1,7 +1,8 @@
 """Tokens as they are kept and as they are checked: in a real catalog, by a book that follows it."""
 
 import asyncio
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -188,7 +189,7 @@ def test_last_use_is_written_down(catalog: Catalog, book: TokenBook, clock: Cloc
 
     async def use_at(moment: datetime) -> None:
         clock.now = moment
-        await authenticator.identify(header)
+        authenticator.note_use(await authenticator.identify(header), None)
 
     async def scenario() -> None:
         for moment, expected in ((NOW, NOW), (NOW + timedelta(seconds=59), NOW), (NOW + DAY, NOW + DAY)):
@@ -203,6 +204,42 @@ def test_last_use_is_written_down(catalog: Catalog, book: TokenBook, clock: Cloc
             assert not is_valid()
 
     asyncio.run(scenario())
+
+
+def test_a_use_while_others_are_written_is_written_too(catalog: Catalog, clock: Clock) -> None:
+    """It does not wait for another use, nor for the end; and who only asks uses nothing."""
+    goes_on, is_writing = threading.Event(), threading.Event()
+
+    class Slow:
+        """A store whose disk takes its time."""
+
+        is_still, load = catalog.tokens.is_still, catalog.tokens.load
+
+        def note_uses(self, uses: Mapping[str, datetime]) -> None:
+            is_writing.set()
+            goes_on.wait(10)
+            catalog.tokens.note_uses(uses)
+
+    told: list[str] = []
+    book = TokenBook(Slow(), lambda token, address: told.append(f"{token.name} {address}"), clock=clock)
+    tokens = [keep(catalog, name) for name in ("first", "second", "third")]
+
+    async def scenario() -> None:
+        found = [await book.look_up(text) for _, text in tokens]
+        assert all(found)
+        for token in found[:2]:
+            assert token is not None
+            is_writing.clear()
+            book.note_use(token, "192.0.2.1")
+            await hold(is_writing.is_set)
+            goes_on.set()
+        await hold(lambda: [used for _, used in catalog.tokens.list_used()] == [NOW, NOW, None])
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        book.close()
+    assert told == ["first 192.0.2.1", "second 192.0.2.1"]
 
 
 def test_changes_of_others_cost_no_reading(catalog: Catalog, book: TokenBook) -> None:

@@ -118,12 +118,12 @@ class Authenticator:
     def has_passwords(self) -> bool:
         return self._passwords is not None
 
-    def peek(self, header: bytes | None, address: str | None = None) -> Identity | None:
+    def peek(self, header: bytes | None) -> Identity | None:
         """Answer from memory alone, in microseconds; None means that the header must be verified."""
         if header is None:
             return ANONYMOUS
         identity = self._peek_verified(header) if self._is_calm() else None
-        return identity or self._peek_token(header, address)
+        return identity or self._peek_token(header)
 
     def _is_calm(self) -> bool:
         """Whether nobody is locked out. Otherwise it counts from where a header comes."""
@@ -139,6 +139,11 @@ class Authenticator:
             return None
         self._verified.move_to_end(key)
         return verified.identity
+
+    def note_use(self, identity: Identity, address: str | None) -> None:
+        """Who was identified did something, from there."""
+        if identity.token is not None and self._tokens is not None:
+            self._tokens.note_use(identity.token, address)
 
     def remember(self, header: bytes) -> Callable[[], bool]:
         """Tells later whether `peek` would still know the header, for less than reading it again costs."""
@@ -164,7 +169,7 @@ class Authenticator:
             return identity
         credentials = read_authorization(header)
         if credentials.user == USER:
-            return await self._find_token(credentials.password, address)
+            return await self._find_token(credentials.password)
         if self._passwords is None:
             raise Unauthenticated(_NO_PASSWORDS)
         if self._throttle is not None:
@@ -200,25 +205,22 @@ class Authenticator:
         if self._tokens is not None:
             self._tokens.close()
 
-    def _peek_token(self, header: bytes, address: str | None = None) -> Identity | None:
+    def _peek_token(self, header: bytes) -> Identity | None:
         if self._tokens is None or not self._tokens.is_current():
             return None
         try:
             credentials = read_authorization(header)
         except Unauthenticated:
             return None
-        return self._tokens.find(credentials.password, address) if credentials.user == USER else None
+        token = self._tokens.find(credentials.password) if credentials.user == USER else None
+        return Identity(token.user, token) if token else None
 
-    async def _find_token(self, text: str, address: str | None) -> Identity:
+    async def _find_token(self, text: str) -> Identity:
         """Raises Unauthenticated and Unavailable."""
-        identity = None
-        if self._tokens is not None:
-            if not self._tokens.is_current():
-                await self._tokens.refresh()
-            identity = self._tokens.find(text, address)
-        if identity is None:
+        token = await self._tokens.look_up(text) if self._tokens is not None else None
+        if token is None:
             raise Unauthenticated(_NOT_VALID)
-        return identity
+        return Identity(token.user, token)
 
     def _digest(self, header: bytes) -> bytes:
         return hmac.digest(self._key, header, "sha256")

@@ -70,9 +70,9 @@ class Gate:
         if header is None or not self._wants_identity(right):
             self.require(right, name, ANONYMOUS)
             return ANONYMOUS
-        identity = self._authenticator.peek(header, address)
+        identity = self._authenticator.peek(header)
         if identity is not None:
-            self.require(right, name, identity)
+            self._admit(right, name, identity, address)
         return identity
 
     def remember(self, right: Right, header: bytes | None) -> Callable[[], bool] | None:
@@ -96,7 +96,7 @@ class Gate:
         identity = self.authorize_now(right, name, header, address)
         if identity is None:
             identity = await self._identify(right, name, header, address)
-            self.require(right, name, identity)
+            self._admit(right, name, identity, address)
         return replace(identity, address=address)
 
     def require_version(self, version: str, identity: Identity) -> None:
@@ -117,6 +117,10 @@ class Gate:
         view = self._access.view(identity)
         reaches = None if last is None else partial(is_until, last=last)
         return Sight(view, lambda name: self._may(Right.LIST, name, identity), reaches)
+
+    def _admit(self, right: Right, name: NormalizedName | None, identity: Identity, address: str | None) -> None:
+        self.require(right, name, identity)
+        self._authenticator.note_use(identity, address)
 
     async def _identify(
         self, right: Right, name: NormalizedName | None, header: bytes | None, address: str | None

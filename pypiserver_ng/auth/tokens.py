@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from pypiserver_ng.errors import Failure
-from pypiserver_ng.model import Action, Identity, Token
+from pypiserver_ng.model import Action, Token
 
 #: The user name that stands for a token, as on the public index.
 USER = "__token__"
@@ -106,27 +106,30 @@ class TokenBook:
         # Shielded, since others wait for it too when this request's client goes away.
         await asyncio.shield(self._loading)
 
-    def find(self, text: str, address: str | None = None) -> Identity | None:
-        """Who sends this text from this address; None where it is no valid token."""
-        now = self._clock()
-        token = self._find(text, now)
-        if token is None:
-            return None
-        self._note_use(token, now, address)
-        return Identity(token.user, token)
-
     async def look_up(self, text: str) -> Token | None:
-        """The valid token that this text is, which is not to use it. Raises Unavailable."""
+        """As `find`, as of now. Raises Unavailable."""
         if not self.is_current():
             await self.refresh()
-        return self._find(text, self._clock())
+        return self.find(text)
 
-    def _find(self, text: str, now: datetime) -> Token | None:
+    def find(self, text: str) -> Token | None:
+        """The valid token that this text is; None where it is none."""
+        now = self._clock()
         match = _TEXT.fullmatch(text)
         token = self._known.tokens.get(match[1]) if match else None
         if match is None or token is None or not hmac.compare_digest(_hash(match[2]), token.hash):
             return None
         return token if token.expires is None or now < token.expires else None
+
+    def note_use(self, token: Token, address: str | None) -> None:
+        """Somebody did something with it from this address; soon it is written down, once a minute."""
+        now = self._clock()
+        if (last := self._used.get(token.id)) is not None and now - last < _USE_INTERVAL:
+            return
+        self._tell(token, address)
+        self._used[token.id] = self._uses[token.id] = now
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_soon())
 
     def remember(self, token: Token) -> Callable[[], bool]:
         """Tells later whether the token still is valid, for less than finding it costs.
@@ -158,14 +161,6 @@ class TokenBook:
 
     def _forget_loading(self, _task: "asyncio.Task[None]") -> None:
         self._loading = None
-
-    def _note_use(self, token: Token, now: datetime, address: str | None) -> None:
-        if (last := self._used.get(token.id)) is not None and now - last < _USE_INTERVAL:
-            return
-        self._tell(token, address)
-        self._used[token.id] = self._uses[token.id] = now
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write_soon())
 
     async def _write_soon(self) -> None:
         # What is used while others are written must not wait for the next use.

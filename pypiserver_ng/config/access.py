@@ -12,7 +12,6 @@ from pypiserver_ng.errors import Invalid
 from pypiserver_ng.model import Grant, Right
 
 _KEYS = ("who", "projects", "may")
-_ANYONE = "anyone"
 #: What stands before a colon in the name of somebody who is no person.
 _KINDS = ("token", "publisher")
 _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

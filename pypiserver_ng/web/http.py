@@ -56,6 +56,13 @@ def client_address(scope: Scope) -> str | None:
     return client[0] if client else None
 
 
+def authorize_now(scope: Scope, gate: Gate, right: Right, name: NormalizedName | None) -> Identity | None:
+    """As `Gate.authorize_now`, for who sent this request."""
+    identity = gate.authorize_now(right, name, header(scope, b"authorization"), client_address(scope))
+    scope["identity"] = identity
+    return identity
+
+
 async def authorize(scope: Scope, gate: Gate, right: Right, name: NormalizedName | None = None) -> Identity:
     """As `Gate.authorize`, for who sent this request."""
     identity = await gate.authorize(right, name, header(scope, b"authorization"), client_address(scope))

@@ -28,25 +28,25 @@ class ProjectDetail:
         name = http.read_name(scope)
         if await is_turned_away(scope, send, self._gate, Right.LIST, name):
             return
-        identity = self._gate.authorize_now(Right.LIST, name, authorization, http.client_address(scope))
+        identity = http.authorize_now(scope, self._gate, Right.LIST, name)
         if identity is None:
             identity = await http.authorize(scope, self._gate, Right.LIST, name)
         media_type = http.negotiate(accept, scope["query_string"])
         if media_type is None:
             raise http.not_acceptable()
-        key_ = (media_type, http.choose_coding(accept_encoding))
+        key = (media_type, http.choose_coding(accept_encoding))
         asked: str = scope["path_params"]["project"]
         refresh = self._index.has_mirror and b"no-cache" in (http.header(scope, b"cache-control") or b"").lower()
         if asked != name:
             await http.redirect(scope, send, f"simple/{name}/")
             return
-        sees_all = identity.token is None or identity.token.until_version is None
-        body = self._index.peek_project_page(name, key_) if sees_all and not refresh else None
+        sees_all_versions = identity.token is None or identity.token.until_version is None
+        body = self._index.peek_project_page(name, key) if sees_all_versions and not refresh else None
         if body is None:
-            sight = None if sees_all else self._gate.sight(identity)
-            await self._answer(scope, send, name, key_, sight, refresh=refresh)
+            sight = None if sees_all_versions else self._gate.sight(identity)
+            await self._answer(scope, send, name, key, sight, refresh=refresh)
         else:
-            await http.send_page(scope, send, body, self._remember(name, key_, body, authorization))
+            await http.send_page(scope, send, body, self._remember(name, key, body, authorization))
 
     def _remember(
         self, name: NormalizedName, key: Key, body: Body, authorization: bytes | None

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from httpx2 import Response
 from starlette.testclient import TestClient
@@ -14,11 +15,12 @@ from pypiserver_ng.auth import make_token
 from pypiserver_ng.catalog import Catalog
 from pypiserver_ng.model import Action, Grant, Right
 from tests.tools.distributions import build_sdist, build_wheel
+from tests.tools.server import Serve, wait_until
 from tests.web.conftest import OpenIndex
 from tests.web.forms import CONTENT_TYPE, encode, part, stored, upload_form
 
 JSON = "application/vnd.pypi.simple.v1+json"
-ACME, OTHER, OPEN = build_wheel("acme-core", "1.0"), build_wheel("vault", "1.0"), build_wheel("tools", "1.0")
+ACME, VAULT, OPEN = build_wheel("acme-core", "1.0"), build_wheel("vault", "1.0"), build_wheel("tools", "1.0")
 READ = frozenset({Right.LIST, Right.DOWNLOAD})
 ALICE = "Basic " + base64.b64encode(b"alice:wonder").decode()
 SEARCH = "<methodCall><methodName>search</methodName><params/></methodCall>"
@@ -87,7 +89,7 @@ def list_names(client: TestClient, authorization: str | None = None) -> list[str
 
 @pytest.fixture
 def ruled(open_index: OpenIndex, packages: Path, passwords: Path) -> TestClient:
-    for wheel in (ACME, OTHER, OPEN):
+    for wheel in (ACME, VAULT, OPEN):
         wheel.write(packages)
     return open_index(passwords=passwords, grants=GRANTS)
 
@@ -111,7 +113,7 @@ def test_what_may_not_be_seen_looks_as_if_it_were_not_here(
     open_index: OpenIndex, packages: Path, passwords: Path
 ) -> None:
     """With `conceal`, for callers who are known; others are asked who they are."""
-    OTHER.write(packages)
+    VAULT.write(packages)
     client = open_index(passwords=passwords, grants=GRANTS, conceal=True)
     for path in surfaces("vault"):
         assert get(client, path).status_code == 401, path
@@ -122,7 +124,7 @@ def test_what_may_not_be_seen_looks_as_if_it_were_not_here(
 
 
 def test_it_never_goes_upstream_for_want_of_a_right(open_index: OpenIndex, packages: Path, passwords: Path) -> None:
-    OTHER.write(packages)
+    VAULT.write(packages)
     client = open_index(
         passwords=passwords, grants=GRANTS, disable_fallback=False, fallback_url=("http://127.0.0.1:9/simple/",)
     )
@@ -143,6 +145,55 @@ def test_lists_show_what_may_be_listed(ruled: TestClient) -> None:
         pages.append(ruled.post("/RPC2", content=SEARCH, headers=headers).text)
         for text in pages:
             assert [name for name in ("acme-core", "tools", "vault") if name in text] == expected, text
+
+
+def test_lists_of_two_tokens_are_two(ruled: TestClient, packages: Path) -> None:
+    """Whoever asked before; and one that may list nothing sees what anyone does."""
+    core = keep_token(packages, "core", projects="acme-core", actions="list")
+    vault = keep_token(packages, "vault", projects="vault", actions="list")
+    none = keep_token(packages, "none", projects="*", actions="update")
+    for header, expected in ((core, ["acme-core", "tools"]), (vault, ["tools", "vault"]), (none, ["tools"])) * 2:
+        assert list_names(ruled, header) == expected
+
+
+def test_who_may_upload_nothing_is_told_before_the_form_is_read(open_index: OpenIndex, packages: Path) -> None:
+    """What is in it does not matter then."""
+    client = open_index(authenticate=frozenset(Action))
+    answer = post(client, b"no form at all", keep_token(packages, actions="list"))
+    assert answer.status_code == 403
+    assert "may not upload" in answer.text
+    assert post(client, b"no form at all", keep_token(packages, "other", actions="update")).status_code == 400
+
+
+def test_what_is_later_is_concealed_too(open_index: OpenIndex, packages: Path) -> None:
+    build_wheel("acme-core", "3.0").write(packages)
+    client = open_index(authenticate=frozenset(Action), conceal=True)
+    header = keep_token(packages, actions="list download", until_version="2.0")
+    later = get(client, "/packages/acme_core-3.0-py3-none-any.whl", header)
+    absent = get(client, "/packages/acme_core-4.0-py3-none-any.whl", header)
+    assert (later.status_code, later.text) == (absent.status_code, absent.text) == (404, absent.text)
+    # Uploads are no pages: who may not is told so.
+    assert post(client, upload_form(VAULT), header).status_code == 403
+
+
+@pytest.mark.parametrize("credentials", ("password", "token"))
+def test_what_was_answered_is_not_answered_to_who_is_gone(
+    serve: Serve, packages: Path, passwords: Path, credentials: str
+) -> None:
+    """The same bytes on one connection, again and again, until the user or the token is not there any more."""
+    ACME.write(packages)
+    server = serve("-P", str(passwords), "-a", "list,download,update", "--disable-fallback")
+    header = ALICE if credentials == "password" else keep_token(packages, actions="list")
+    with httpx2.Client(headers={"authorization": header}, trust_env=False) as client:
+        for _ in range(5):
+            assert client.get(f"{server.simple}acme-core/").status_code == 200
+        if credentials == "password":
+            passwords.write_text("")
+        else:
+            catalog = Catalog(packages / ".pypiserver-ng")
+            catalog.tokens.revoke("deploy", None)
+            catalog.close()
+        wait_until(lambda: client.get(f"{server.simple}acme-core/").status_code == 401, within=2)
 
 
 def test_the_list_follows_what_is_here(ruled: TestClient, packages: Path) -> None:
@@ -176,9 +227,9 @@ def test_rights_to_change(
     rights = frozenset(Right(word) for word in may.split())
     client = open_index(passwords=passwords, grants=(Grant("", frozenset({"alice"}), ("acme-*",), rights),))
     before = stored(packages)
-    for body in (upload_form(build_sdist("acme-core", "2.0")), remove("acme-core", "1.0"), upload_form(OTHER)):
+    for body in (upload_form(build_sdist("acme-core", "2.0")), remove("acme-core", "1.0"), upload_form(VAULT)):
         assert post(client, body, None).status_code == 401
-    assert post(client, upload_form(OTHER), ALICE).status_code == 403
+    assert post(client, upload_form(VAULT), ALICE).status_code == 403
     assert post(client, remove("vault", "1.0"), ALICE).status_code == 403
     assert stored(packages) == before
     assert post(client, upload_form(build_sdist("acme-core", "2.0")), ALICE).status_code == upload
@@ -194,7 +245,7 @@ def test_a_token_has_its_own_rights(
     open_index: OpenIndex, packages: Path, passwords: Path, grants: Sequence[Grant]
 ) -> None:
     """For its projects and actions, wherever credentials are needed; nobody deletes with one."""
-    for wheel in (ACME, OTHER):
+    for wheel in (ACME, VAULT):
         wheel.write(packages)
     client = open_index(passwords=passwords, grants=tuple(grants), authenticate=frozenset(Action))
     reading = keep_token(packages, "reading", actions="list download")
@@ -214,12 +265,12 @@ def test_a_token_has_its_own_rights(
 
 def test_what_is_open_is_open_for_tokens(open_index: OpenIndex, packages: Path) -> None:
     """By default everybody reads, also with a token that is for something else, or for nothing any more."""
-    OTHER.write(packages)
+    VAULT.write(packages)
     client = open_index(authenticate=frozenset({Action.UPDATE}))
     header = keep_token(packages)
     for authorization in (header, header[:-8], "Bearer x"):
         assert get(client, "/simple/vault/", authorization).status_code == 200
-        assert get(client, f"/packages/{OTHER.filename}", authorization).status_code == 200
+        assert get(client, f"/packages/{VAULT.filename}", authorization).status_code == 200
     assert post(client, upload_form(ACME), header).status_code == 200
     assert post(client, upload_form(build_wheel("vault", "2.0")), header).status_code == 403
     assert post(client, upload_form(build_wheel("acme-core", "2.0")), header[:-8]).status_code == 401

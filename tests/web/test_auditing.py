@@ -187,8 +187,10 @@ def test_a_token_that_may_not(serve: Serve, packages: Path, environment: dict[st
     server = serve("-a", "update,download,list", "--disable-fallback")
     headers = basic("__token__", made.stdout.strip())
     assert httpx2.get(f"{server.url}/packages/{WHEEL.filename}", headers=headers).status_code == 403
+    assert httpx2.get(f"{server.simple}other-thing/", headers=headers).status_code == 404
     wait_until(lambda: len(read(packages)) == 2, within=5)
-    used, refused = read(packages)
+    refused, used = read(packages)
+    # Only what is allowed is a use.
     assert (used.outcome, describe(used)) == ("done", {"action": "use", "user": "token:ci", "address": "127.0.0.1"})
     assert describe(refused) == {"action": "download", "user": "token:ci", "address": "127.0.0.1"} | DEMO
     assert made.stdout.strip() not in program.run("events", "--json").stdout
