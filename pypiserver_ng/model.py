@@ -259,6 +259,10 @@ class Sight:
     reaches: Callable[[str], bool] | None = None
 
 
+#: In the place of a user's name: every caller, with or without credentials.
+ANYONE = "anyone"
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """One `[[access]]` entry: who may do what with which projects."""

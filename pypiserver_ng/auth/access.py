@@ -6,10 +6,9 @@ Values only: must not know headers, passwords, or where a project lies.
 from collections.abc import Sequence
 from functools import lru_cache
 
-from pypiserver_ng.model import Grant, Identity, NormalizedName, Right, Token
+from pypiserver_ng.model import ANYONE, Grant, Identity, NormalizedName, Right, Token
 from pypiserver_ng.policy.patterns import Patterns
 
-_ANYONE = "anyone"
 #: What a token's actions amount to; the others no token has by itself.
 _OF_TOKENS = frozenset({Right.LIST, Right.DOWNLOAD, Right.UPLOAD, Right.CREATE})
 #: Decisions that are remembered, so that a rule is not looked for at each request.
@@ -49,7 +48,7 @@ class Access:
 
     def _allows_token(self, identity: Identity, token: Token, right: Right, name: NormalizedName) -> bool:
         """A token has what it was made for, less what entries that name it leave out; and what anyone has."""
-        if right in self._may(frozenset({_ANYONE}), name):
+        if right in self._may(frozenset({ANYONE}), name):
             return True
         if not is_for(token, right, name):
             return False
@@ -92,4 +91,4 @@ def _compile(projects: tuple[str, ...]) -> Patterns[bool]:
 
 
 def _callers(identity: Identity) -> frozenset[str]:
-    return frozenset({_ANYONE, identity.user} if identity.user is not None else {_ANYONE})
+    return frozenset({ANYONE, identity.user} if identity.user is not None else {ANYONE})

@@ -17,7 +17,7 @@ from pypiserver_ng.config.settings import ENVIRONMENT_PREFIX, SETTINGS, Setting
 from pypiserver_ng.config.upstreams import DEFAULT_NAME, name_fallbacks, parse_upstreams
 from pypiserver_ng.config.values import Network, nearest, parse_path
 from pypiserver_ng.errors import Invalid
-from pypiserver_ng.model import Action, Grant, Mode, Publisher, Right, Rule, UpstreamSettings
+from pypiserver_ng.model import ANYONE, Action, Grant, Mode, Publisher, Right, Rule, UpstreamSettings
 
 #: What a container orchestrator sets for a service called "pypiserver-ng"; none of it is ours.
 _ORCHESTRATOR = re.compile(r"\A(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP)(?:_\w+)?)\Z")
@@ -89,7 +89,7 @@ class Config:
         """Whether there may be a project for which not everybody has the right."""
         if self.grants:
             first = self.grants[0]
-            return not ("anyone" in first.who and "*" in first.projects and right in first.may)
+            return not (ANYONE in first.who and "*" in first.projects and right in first.may)
         return right.action in self.authenticate
 
 

@@ -52,6 +52,11 @@ TellFailure = Callable[[Scope, int, str], None]
 RenderFailure = Callable[[Scope, int, str, str], bytes]
 
 
+def find_status(failure: Failure) -> tuple[int, str]:
+    """By the one table from the domain's failures to HTTP."""
+    return next(_STATUS[kind] for kind in type(failure).__mro__ if kind in _STATUS)
+
+
 async def is_turned_away(scope: Scope, send: Send, gate: Gate, right: Right, name: NormalizedName | None) -> bool:
     """Whether the request was answered 401, because it has no credentials: the same answer as later on, for less.
 
@@ -142,8 +147,7 @@ def failure_handlers(render: RenderFailure, tell: TellFailure | None = None) -> 
     """Starlette's exception handlers; `render` makes the page that a browser gets, `tell` writes failures down."""
 
     def answer_failure(request: Request, failure: Failure) -> Response:
-        """The one table from the domain's failures to HTTP."""
-        status, title = next(_STATUS[kind] for kind in type(failure).__mro__ if kind in _STATUS)
+        status, title = find_status(failure)
         if tell is not None:
             # What is concealed from who asks is none to who reads it later.
             tell(request.scope, 403 if isinstance(failure, Concealed) else status, failure.message)

@@ -14,10 +14,12 @@ from starlette.types import Receive, Scope, Send
 from pypiserver_ng.auth.exchange import Exchange, Refused
 from pypiserver_ng.errors import Failure, TooLarge, TooMany
 from pypiserver_ng.web import http
-from pypiserver_ng.web.failures import TellFailure
+from pypiserver_ng.web.failures import TellFailure, find_status
 from pypiserver_ng.web.form import ClientLeft, read_body
 
 _MOST_BODY = 32 * 1024
+#: The codes of failures that are none of the token.
+_CODES: dict[type[Failure], str] = {TooMany: "too-many-requests"}
 
 
 class _Request(msgspec.Struct):
@@ -81,7 +83,7 @@ async def _answer(
     except ClientLeft:
         return
     except Failure as failure:
-        status = 422 if isinstance(failure, Refused) else 429 if isinstance(failure, TooMany) else 503
+        status = 422 if isinstance(failure, Refused) else find_status(failure)[0]
         if tell is not None:
             tell(scope, status, failure.message)
         wait: http.Headers = [] if failure.retry_after is None else [(b"retry-after", b"%d" % failure.retry_after)]
@@ -105,8 +107,7 @@ def _not_enabled() -> Refused:
 
 def _describe(failure: Failure) -> dict[str, Any]:
     """In the public index's shape."""
-    code = failure.code if isinstance(failure, Refused) else "unavailable"
-    code = "too-many-requests" if isinstance(failure, TooMany) else code
+    code = failure.code if isinstance(failure, Refused) else _CODES.get(type(failure), "unavailable")
     return {"message": "Token request failed", "errors": [{"code": code, "description": failure.message}]}
 
 
