@@ -155,7 +155,7 @@ def create_app(config: Config, counters: Counters | None = None) -> Application:
     authenticator = Authenticator(passwords, tokens, Throttle(failures))
     gate = Gate(config.authenticate, authenticator, Access(config.grants), conceal=config.conceal)
     refusals = Refusals(
-        audit, authenticator.peek, lambda user: passwords is not None and user in passwords.current.entries
+        audit, authenticator.recognize, lambda user: passwords is not None and user in passwords.current.entries
     )
 
     @asynccontextmanager

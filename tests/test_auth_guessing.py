@@ -1,15 +1,17 @@
 """Wrong passwords and who waits for them: the authenticator and the count of failures together."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pypiserver_ng.auth import Authenticator, Htpasswd, PasswordFile, Throttle
+from pypiserver_ng.auth.credentials import SHARE
 from pypiserver_ng.auth.throttle import MOST
 from pypiserver_ng.counters import Board
-from pypiserver_ng.errors import TooMany, Unauthenticated
+from pypiserver_ng.errors import TooMany, Unauthenticated, Unavailable
 from tests.test_auth import ALICE, RIGHT, WRONG, basic, line
 
 HERE, THERE = "192.0.2.1", "192.0.2.2"
@@ -39,7 +41,8 @@ def test_a_right_password_among_many_guesses(guarded: Authenticator) -> None:
     """It is too late when too many of those that were sent with it were wrong."""
 
     async def scenario() -> None:
-        guesses = [guarded.identify(basic("alice", f"wrong {number}"), HERE) for number in range(MOST + 1)]
+        # Two are verified at a time: some more, so that it is surely the last.
+        guesses = [guarded.identify(basic("alice", f"wrong {number}"), HERE) for number in range(MOST + 3)]
         answers = await asyncio.gather(*guesses, guarded.identify(RIGHT, HERE), return_exceptions=True)
         assert [type(answer) for answer in answers[:-1]].count(Unauthenticated) == MOST
         assert isinstance(answers[-1], TooMany)
@@ -94,5 +97,31 @@ def test_tokens_do_not_wait(guarded: Authenticator) -> None:
         for _ in range(2 * MOST):
             with pytest.raises(Unauthenticated):
                 await guarded.identify(basic("__token__", "pypi-ng-x"), HERE)
+
+    asyncio.run(scenario())
+
+
+def test_one_network_leaves_room(guarded: Authenticator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sends many user names at once waits, and others do not."""
+    goes_on = threading.Event()
+    verify = Htpasswd.verify
+
+    def wait(self: Htpasswd, user: str, password: str) -> bool:
+        goes_on.wait(10)
+        return verify(self, user, password)
+
+    monkeypatch.setattr(Htpasswd, "verify", wait)
+
+    async def scenario() -> None:
+        guesses = [asyncio.create_task(guarded.identify(basic(f"user{n}", "x"), HERE)) for n in range(SHARE + 5)]
+        await asyncio.sleep(0)
+        right = asyncio.create_task(guarded.identify(RIGHT, THERE))
+        await asyncio.sleep(0)
+        goes_on.set()
+        answers = await asyncio.gather(*guesses, return_exceptions=True)
+        assert [type(answer) for answer in answers].count(Unavailable) == 5
+        assert await right == ALICE
+        # They may come again.
+        assert await guarded.identify(RIGHT, HERE) == ALICE
 
     asyncio.run(scenario())

@@ -91,7 +91,7 @@ def test_clients_upload_with_a_token(serve: Serve, program: Program, packages: P
         codes.append(done.returncode)
         assert token not in done.stdout + done.stderr
     assert codes == [0, 0, 1]
-    assert "token:ci may not upload vault" in done.stdout + done.stderr
+    assert "token:ci may not create vault" in done.stdout + done.stderr
     assert sorted(path.name for path in packages.glob("*.whl")) == [
         "acme_core-1.0-py3-none-any.whl",
         wheels[0].filename,

@@ -10,13 +10,13 @@ import binascii
 import hmac
 import secrets
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from pypiserver_ng.auth.htpasswd import PasswordFile
-from pypiserver_ng.auth.throttle import Throttle
+from pypiserver_ng.auth.throttle import Throttle, network_of
 from pypiserver_ng.auth.tokens import USER, TokenBook
 from pypiserver_ng.errors import Unauthenticated, Unavailable
 from pypiserver_ng.model import ANONYMOUS, Identity
@@ -29,6 +29,8 @@ CAPACITY = 1024
 THREADS = 2
 #: How many verifications may wait for a thread before newcomers are asked to come back.
 WAITING = 64
+#: How many of them one network may have: whoever guesses leaves room for others.
+SHARE = 16
 
 _UNKNOWN_SCHEME = "Only HTTP Basic authentication and Bearer are understood here; send a user name and a password."
 _MALFORMED = 'The Authorization header cannot be read; send "Basic" and the base64 form of user:password.'
@@ -112,6 +114,8 @@ class Authenticator:
         self._key = secrets.token_bytes(32)
         self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
         self._flights: dict[bytes, asyncio.Task[_Verified | None]] = {}
+        #: How many of them each network has started; those of nobody in particular are not counted.
+        self._flying: Counter[str | None] = Counter()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="passwords")
 
     @property
@@ -139,6 +143,10 @@ class Authenticator:
             return None
         self._verified.move_to_end(key)
         return verified.identity
+
+    def recognize(self, header: bytes) -> Identity | None:
+        """Who sends a header that was verified, for the record of what they were refused; also while somebody waits."""
+        return self._peek_verified(header) or self._peek_token(header)
 
     def note_use(self, identity: Identity, address: str | None) -> None:
         """Who was identified did something, from there."""
@@ -179,7 +187,7 @@ class Authenticator:
         key = self._digest(header)
         flight, is_joined = self._flights.get(key), True
         if flight is None:
-            flight, is_joined = self._start(key, credentials, self._passwords), False
+            flight, is_joined = self._start(key, credentials, self._passwords, address), False
         # Shielded, since the others still wait for it when this request's client goes away.
         verified = await asyncio.shield(flight)
         if verified is None:
@@ -230,13 +238,25 @@ class Authenticator:
         passwords = self._passwords
         return user is not None and passwords is not None and passwords.current.get_hash(user) == verified.hash
 
-    def _start(self, key: bytes, credentials: Credentials, file: PasswordFile) -> "asyncio.Task[_Verified | None]":
-        if len(self._flights) >= THREADS + WAITING:
+    def _start(
+        self, key: bytes, credentials: Credentials, file: PasswordFile, address: str | None
+    ) -> "asyncio.Task[_Verified | None]":
+        network = None if address is None else network_of(address)
+        if len(self._flights) >= THREADS + WAITING or self._flying[network] >= SHARE:
             raise Unavailable(_BUSY, retry_after=1)
         flight = asyncio.create_task(self._verify(key, credentials, file))
         self._flights[key] = flight
-        flight.add_done_callback(lambda _: self._flights.pop(key))
+        if network is not None:
+            self._flying[network] += 1
+        flight.add_done_callback(lambda _: self._land(key, network))
         return flight
+
+    def _land(self, key: bytes, network: str | None) -> None:
+        del self._flights[key]
+        if network is not None:
+            self._flying[network] -= 1
+            if not self._flying[network]:
+                del self._flying[network]
 
     async def _verify(self, key: bytes, credentials: Credentials, file: PasswordFile) -> _Verified | None:
         loop = asyncio.get_running_loop()

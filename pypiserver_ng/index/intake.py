@@ -62,10 +62,8 @@ class Intake:
 
     def _add(self, upload: Upload, scratch: Scratch, identity: Identity, permit: Permit) -> None:
         parsed = parse_upload(upload.filename)
-        permit(Right.UPLOAD, parsed)
         outlook = self._catalog.outlook(parsed.name, parsed.filename)
-        if outlook.is_new:
-            permit(Right.CREATE, parsed)
+        permit(Right.CREATE if outlook.is_new else Right.UPLOAD, parsed)
         digests = scratch.digests()
         _check_digests(upload, digests)
         _check_form(upload, parsed)

@@ -5,6 +5,8 @@ are no news: clients send requests without credentials first, and ask every inde
 """
 
 import re
+import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -22,18 +24,24 @@ _ALWAYS = frozenset({403, 409, 413, 422, 429})
 _UPLOADS = frozenset({"/", "/legacy", "/legacy/"})
 _EXCHANGES = {"/_/oidc/mint-token": "mint", "/_/oidc/burn-token": "burn"}
 _FILES = "/packages/"
+#: Failed logins of nobody who is known that are told apart, of one address in a minute; and so many addresses.
+_MOST_STRANGE = 60
+_MOST_ADDRESSES = 1000
 #: The part of a token's text that is no secret.
 _TOKEN_ID = re.compile(r"\Apypi-ng-([0-9a-f]{16})-")
 
 
 class Refusals:
     def __init__(
-        self, audit: AuditLog, peek: Callable[[bytes | None], Identity | None], is_user: Callable[[str], bool]
+        self, audit: AuditLog, recognize: Callable[[bytes], Identity | None], is_user: Callable[[str], bool]
     ) -> None:
-        """`peek` tells who sent a header that was verified, `is_user` whether a name is in the password file."""
+        """`recognize` tells who sent a header that was verified, `is_user` whether a name is in the password file."""
         self._audit = audit
-        self._peek = peek
+        self._recognize = recognize
         self._is_user = is_user
+        self._minute = 0
+        #: Failed logins of this minute by their addresses.
+        self._strangers: Counter[str | None] = Counter()
 
     def note(self, scope: Scope, status: int, reason: str) -> None:
         """A request that is answered with a failure, if it is one that somebody may want to know of."""
@@ -43,17 +51,29 @@ class Refusals:
         if status not in _ALWAYS and not (status == 401 and authorization) and not (status == 400 and is_upload):
             return
         what = _describe_form(scope) if is_upload else _describe_path(scope, path)
-        user = self._recognize(scope, authorization)
+        user = self._name(scope, authorization)
         if status in {401, 429} and path not in _EXCHANGES:
-            what["action"] = "login"
             user = self._read_claim(authorization) if authorization else None
+            is_known = user is not None and self._is_user(user)
+            what = what | {"action": "login"} if is_known and status == 401 else {"action": "login"}
+            if not is_known and self._is_too_much(http.client_address(scope)):
+                user = None
         self._audit.note(**what, outcome="refused", user=user, address=http.client_address(scope), reason=reason)
 
-    def _recognize(self, scope: Scope, authorization: bytes | None) -> str | None:
+    def _is_too_much(self, address: str | None) -> bool:
+        """Strangers could fill the log with what they make up: beyond some in a minute, theirs are all alike."""
+        minute = int(time.monotonic() / 60)
+        if minute != self._minute:
+            self._minute = minute
+            self._strangers.clear()
+        self._strangers[address] += 1
+        return self._strangers[address] > _MOST_STRANGE or len(self._strangers) > _MOST_ADDRESSES
+
+    def _name(self, scope: Scope, authorization: bytes | None) -> str | None:
         identity: Identity | None = scope.get("identity")
         if identity is None and authorization:
             # It was refused before anything was let pass.
-            identity = self._peek(authorization)
+            identity = self._recognize(authorization)
         return identity.user if identity else None
 
     def _read_claim(self, authorization: bytes) -> str | None:

@@ -7,7 +7,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from pypiserver_ng.auth import Gate
-from pypiserver_ng.errors import Denied, Invalid, TooLarge
+from pypiserver_ng.errors import Denied, Failure, Invalid, TooLarge, Unauthenticated
 from pypiserver_ng.index import Index
 from pypiserver_ng.model import Identity, ParsedFilename, Right, Upload, is_project_name, normalize_name
 from pypiserver_ng.storage import translate_os_error
@@ -31,13 +31,14 @@ class UploadForm:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refuse_cross_site(scope)
-        identity = await self._admit(scope)
+        await self._admit(scope)
         self._refuse_too_large(scope)
         # Who writes refusals down wants to know of what.
         form = scope["form"] = Form()
         try:
             await self._read(scope, receive, form)
-            await self._act(form, identity)
+            # A body may take its time: who may still do it counts, not who might when it began.
+            await self._act(form, await self._admit(scope))
         except ClientLeft:
             _log.info("an upload was broken off by its client")
             return
@@ -48,14 +49,13 @@ class UploadForm:
 
     async def _admit(self, scope: Scope) -> Identity:
         """Who sends the form; for which project it is comes later."""
-        try:
-            return await http.authorize(scope, self._gate, Right.UPLOAD)
-        except Denied as denial:
-            # Some may only delete.
+        refusals: list[Failure] = []
+        for right in (Right.UPLOAD, Right.CREATE, Right.DELETE):
             try:
-                return await http.authorize(scope, self._gate, Right.DELETE)
-            except Denied:
-                raise denial from None
+                return await http.authorize(scope, self._gate, right)
+            except (Unauthenticated, Denied) as refusal:
+                refusals.append(refusal)
+        raise refusals[0]
 
     def _refuse_too_large(self, scope: Scope) -> None:
         length = http.header(scope, b"content-length")
