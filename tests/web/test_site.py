@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from pypiserver_ng.client_config import CLIENTS, Server, configure_client
-from pypiserver_ng.model import Action
+from pypiserver_ng.model import Action, UpstreamSettings
 from tests.tools.distributions import make_sdist, make_wheel
 from tests.web.conftest import ROOT, OpenIndex, read_all
 from tests.web.forms import header
@@ -269,3 +269,19 @@ def test_stylesheet(stocked: TestClient) -> None:
     assert "max-age=" in answer.headers["cache-control"]
     assert "http" not in answer.text
     assert "@import" not in answer.text
+
+
+def test_strangers_do_not_learn_what_is_reserved(open_index: OpenIndex, passwords: Path) -> None:
+    """Nor where other projects come from; who may list does."""
+    client = open_index(
+        authenticate=frozenset(Action),
+        passwords=passwords,
+        reserve=("secret-merger-*",),
+        disable_fallback=False,
+        upstreams=(UpstreamSettings("mirror", "http://mirror.example/simple/"),),
+    )
+    known = client.get("/", auth=("alice", "wonder")).text
+    stranger = client.get("/").text
+    for text in ("secret-merger-*", "mirror.example"):
+        assert text in known
+        assert text not in stranger
