@@ -335,3 +335,12 @@ def test_uploads_that_are_recorded_together(catalog: Catalog) -> None:
     assert [type(refusal) for refusal in refusals] == [type(None), Denied, type(None), type(None)]
     changes = {change.name: (change.serial, change.files) for change in catalog.changes_since(before)}
     assert changes == {"demo": (before + 1, 2), "other": (before + 1, 1)}
+
+
+def test_nobody_else_reads_it(tmp_path: Path) -> None:
+    """Also in a directory that is open: it knows hashes of tokens."""
+    tmp_path.chmod(0o755)
+    Catalog(tmp_path).close()
+    assert {
+        path.name: oct(path.stat().st_mode & 0o077) for path in tmp_path.iterdir() if path.stat().st_mode & 0o077
+    } == {}

@@ -198,6 +198,9 @@ class Database:
 
     def _prepare(self, *, may_create: bool, is_in_order: bool) -> None:
         """Create the tables, upgrade an older schema, refuse a later one, and catch up with the journal."""
+        with suppress(FileExistsError):
+            # The state may lie in a directory that everybody may read.
+            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
             is_new = not inspect(connection).has_table("state")
             if is_new and not may_create:
