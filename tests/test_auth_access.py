@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pypiserver_ng.auth import Access
+from pypiserver_ng.auth import Access, find_useless_grants
 from pypiserver_ng.model import ANONYMOUS, Action, Grant, Identity, NormalizedName, Right, Token
 
 READ = frozenset({Right.LIST, Right.DOWNLOAD})
@@ -92,3 +92,31 @@ def test_views() -> None:
     """Callers for whom the same entries are see the same projects; others may not."""
     assert ACCESS.view(Identity("x")) == ACCESS.view(ANONYMOUS)
     assert len({ACCESS.view(one) for one in (ALICE, BOB, ANONYMOUS, token())}) == 4
+
+
+LABELLED = tuple(
+    Grant(f"number {number}", frozenset(who.split()), tuple(projects.split()), may)
+    for number, (who, projects, may) in enumerate(
+        (
+            ("alice alce", "acme-* tools", READ),
+            ("alice", "tools", ALL),
+            ("alice", "tools other", ALL),
+            ("token:ci", "acme-*", READ),
+            ("anyone", "*", READ),
+            ("bob", "acme-*", ALL),
+            ("token:ci", "*", READ),
+        ),
+        1,
+    )
+)
+
+
+def test_entries_without_effect() -> None:
+    """Never reached, or for somebody who is not there; without a password file only the former can be told."""
+    unreached = [
+        "number 2 is never reached: number 1 decides before it",
+        "number 6 is never reached: number 5 decides before it",
+    ]
+    assert find_useless_grants(LABELLED, None) == unreached
+    missing = "number 1 names 'alce', who cannot log in by the password file"
+    assert find_useless_grants(LABELLED, {"alice", "bob"}) == [missing, *unreached]

@@ -493,3 +493,18 @@ def test_a_killed_server_starts_again(packages: Path, tmp_path: Path, environmen
         server = start_server(*OPEN, packages=packages, cwd=tmp_path, env=environment)
         assert httpx2.get(f"{server.simple}demo/", trust_env=False).status_code == 200
         server.kill()
+
+
+def test_rules_without_effect_are_named(program: Program, passwords: Path) -> None:
+    """Of [[access]] as of [[policy]]; and a publisher that is there for tokens alone needs nothing else installed."""
+    (program.cwd / "rules.toml").write_text(
+        '[[access]]\nwho = ["alice", "alce"]\nprojects = ["*"]\nmay = ["list"]\n'
+        '[[access]]\nwho = ["alice"]\nprojects = ["acme-*"]\nmay = ["upload"]\n'
+        '[[publisher]]\nissuer = "https://issuer.example"\nclaims = { sub = "x" }\nprojects = ["acme-*"]\n'
+    )
+    done = program.run("check-config", "--config", "rules.toml", "-P", passwords)
+    assert done.returncode == 0
+    first, second, third = done.stderr.splitlines()
+    assert first.startswith("WARNING: [[access]] number 1 (*) names 'alce', who cannot log in")
+    assert second.startswith("WARNING: [[access]] number 2 (acme-*) is never reached")
+    assert third.startswith("note: [[publisher]] number 1 gets tokens, but verifies no attestations")

@@ -5,7 +5,7 @@
 `exchange` are trusted publishing. This room must not know HTTP statuses, the catalog or any other room of its layer.
 """
 
-from pypiserver_ng.auth.access import Access
+from pypiserver_ng.auth.access import Access, find_useless_grants
 from pypiserver_ng.auth.credentials import Authenticator
 from pypiserver_ng.auth.gate import Gate
 from pypiserver_ng.auth.htpasswd import Htpasswd, PasswordFile, parse_htpasswd
@@ -20,6 +20,7 @@ __all__ = [
     "PasswordFile",
     "Throttle",
     "TokenBook",
+    "find_useless_grants",
     "make_token",
     "parse_htpasswd",
 ]

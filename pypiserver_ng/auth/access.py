@@ -3,7 +3,7 @@
 Values only: must not know headers, passwords, or where a project lies.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 from pypiserver_ng.model import ANYONE, Grant, Identity, NormalizedName, Right, Token
@@ -73,6 +73,25 @@ class Access:
             pairs = [(glob, grant.may) for grant in self._grants if grant.who & callers for glob in grant.projects]
             view = self._views[callers] = Patterns(pairs)
         return view
+
+
+def find_useless_grants(grants: Sequence[Grant], users: Collection[str] | None) -> list[str]:
+    """A line for each entry that is never reached, and for each user who is not in the password file, if there is one."""
+    lines = []
+    for number, grant in enumerate(grants):
+        if (earlier := next((one for one in grants[:number] if _covers(one, grant)), None)) is not None:
+            lines.append(f"{grant.label} is never reached: {earlier.label} decides before it")
+        persons = sorted(who for who in grant.who if ":" not in who and who != ANYONE)
+        missing = [who for who in persons if users is not None and who not in users]
+        lines += [f"{grant.label} names {who!r}, who cannot log in by the password file" for who in missing]
+    return lines
+
+
+def _covers(earlier: Grant, later: Grant) -> bool:
+    """Whether the first decides wherever the second would. What an entry says of tokens that it names is their own."""
+    is_for_all = ANYONE in earlier.who and all(":" not in who for who in later.who)
+    who = is_for_all or later.who <= earlier.who
+    return who and ("*" in earlier.projects or set(later.projects) <= set(earlier.projects))
 
 
 def is_within(token: Token, right: Right) -> bool:

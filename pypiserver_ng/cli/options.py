@@ -70,15 +70,28 @@ def check_texts(config: Config) -> None:
 
 
 def warn_of_entries(config: Config) -> list[str]:
-    """What of the [[policy]] and [[publisher]] entries has no effect."""
+    """What of the [[policy]], [[access]] and [[publisher]] entries has no effect."""
     from pypiserver_ng.attestations import describe_useless, is_available
     from pypiserver_ng.policy import find_useless
 
+    useless = describe_useless(config.publishers)
     notices = [f"WARNING: {line}" for line in find_useless(config.rules, datetime.now(UTC))]
-    notices += [f"note: {line}" for line in describe_useless(config.publishers)]
-    if config.publishers and not is_available():
+    notices += [f"WARNING: {line}" for line in _find_useless_grants(config)]
+    notices += [f"note: {line}" for line in useless]
+    if len(useless) < len(config.publishers) and not is_available():
         notices.append("WARNING: no attestation is verified or shown: pip install pypi-attestations, then restart")
     return notices
+
+
+def _find_useless_grants(config: Config) -> list[str]:
+    if not config.grants:
+        return []
+    from pypiserver_ng.auth import find_useless_grants, parse_htpasswd
+
+    users = None
+    if config.passwords is not None:
+        users = {user for user, entry in parse_htpasswd(config.passwords.read_bytes()).entries.items() if entry}
+    return find_useless_grants(config.grants, users)
 
 
 def check_directories(config: Config) -> None:
