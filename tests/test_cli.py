@@ -385,7 +385,11 @@ def test_what_is_open_is_said(
 
 def test_what_entries_open_is_said(start: Start, tmp_path: Path) -> None:
     """Where they decide, --authenticate is not spoken of."""
-    entries = ("alice", "*", ["upload"]), ("anyone", "acme-*", ["list", "delete"]), ("anyone", "*", ["list", "download"])
+    entries = (
+        ("alice", "*", ["upload"]),
+        ("anyone", "acme-*", ["list", "delete"]),
+        ("anyone", "*", ["list", "download"]),
+    )
     text = "".join(f'[[access]]\nwho = ["{who}"]\nprojects = ["{glob}"]\nmay = {may}\n' for who, glob, may in entries)
     (tmp_path / "rules.toml").write_text(text)
     *before, _ = start(*LOCAL, "--config", "rules.toml", "-a", "list").log.splitlines()

@@ -76,7 +76,7 @@ class Access:
 
 
 def find_useless_grants(grants: Sequence[Grant], users: Collection[str] | None) -> list[str]:
-    """A line for each entry that is never reached, and for each user whom the password file, if there is one, has not."""
+    """A line for each entry that is never reached, and for each of its users who cannot log in; None = not known."""
     lines = []
     for number, grant in enumerate(grants):
         if (earlier := next((one for one in grants[:number] if _covers(one, grant)), None)) is not None:
