@@ -95,14 +95,14 @@ class Home:
             await site.send(scope, send, render_welcome(welcome, values))
             return
         lister = await site.find_lister(scope)
+        sight = site.gate.sight(lister) if lister else None
         upstreams = site.index.upstreams
         context = site.context(scope) | {
             "projects": projects,
             "files": files,
             "may_list": lister is not None,
-            "recent": [_hit(found) for found in await site.index.recent(_RECENT, site.gate.sight(lister))]
-            if lister
-            else [],
+            "sees_all": lister is not None and sight is None,
+            "recent": [_hit(found) for found in await site.index.recent(_RECENT, sight)] if lister else [],
             "uploads": site.uploads,
             "has_passwords": site.has_passwords,
             # Clients are redirected to the first only.

@@ -99,6 +99,7 @@ def _home(word: str) -> dict[str, Any]:
         "recent": [_hit(word)],
         "uploads": "credentials",
         "has_passwords": True,
+        "sees_all": True,
         "fallbacks": [word],
         "has_mirror": False,
         "reserved": [word, word],
@@ -214,7 +215,8 @@ def test_home_page_configures_clients_for_this_url() -> None:
         ({"fallbacks": ["https://one.example/", "https://two.example/"], "has_mirror": True}, "or else", "comes from"),
         ({"reserved": []}, "comes from", "Never asked"),
         ({"reserved": ["acme-*", "corp-*"]}, "acme-*,\ncorp-*.", "no fallback"),
-        ({"may_list": False, "recent": []}, "needs credentials", "1,412 files"),
+        ({"may_list": False, "sees_all": False, "recent": []}, "needs credentials", "1,412 files"),
+        ({"sees_all": False}, "What you may see", "1,412 files"),
         ({"recent": [], "projects": 0}, "Nothing is here yet", "All projects"),
     ),
 )
