@@ -5,7 +5,6 @@ Connect Discovery 1.0 and RFC 7517 (JSON Web Key).
 """
 
 import asyncio
-import ipaddress
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,6 +17,7 @@ import aiohttp
 import msgspec
 
 from pypiserver_ng import __version__
+from pypiserver_ng.config.publishers import is_loopback
 from pypiserver_ng.errors import Unavailable
 
 _log = logging.getLogger(__name__)
@@ -189,14 +189,7 @@ def _may_lead_to(issuer: str, url: str) -> bool:
     parts = urlsplit(url)
     if parts.scheme == "https":
         return True
-    return parts.scheme == "http" and issuer.startswith("http:") and _is_loopback(parts.hostname or "")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return parts.scheme == "http" and issuer.startswith("http:") and is_loopback(parts.hostname or "")
 
 
 def _list_keys(found: _KeySet) -> list[Key]:

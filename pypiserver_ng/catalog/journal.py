@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pypiserver_ng.catalog.events import Event, decode_event, decode_number, encode_event
+from pypiserver_ng.catalog.soundness import sync_directory
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class Journal:
             os.close(self._fd)
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         if is_new:
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         #: Size of the file and number of its last event, when this process last looked.
         self._known = (0, 0)
 
@@ -145,11 +146,3 @@ def _read_numbers(lines: Iterable[bytes]) -> list[int]:
         with suppress(ValueError):
             numbers.append(decode_number(line))
     return numbers
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

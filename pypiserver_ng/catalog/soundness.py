@@ -22,7 +22,7 @@ class Mark:
             left = self._mark.read_text(errors="replace")
             self._mark.unlink()
             # Back after a loss of power, it would speak for what was written since.
-            _sync_directory(self._mark.parent)
+            sync_directory(self._mark.parent)
         except OSError:
             return False
         return left == self._describe()
@@ -56,7 +56,8 @@ def read_through(path: Path) -> None:
             pass
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Have what was made or removed in it outlast a loss of power. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -41,12 +41,13 @@ def _parse_issuer(value: Any) -> str:
         host, usable = "", False
     if not host or not usable or parts.scheme not in {"https", "http"}:
         raise Invalid(f"'issuer' must be an https:// URL without '?' and '#', not {issuer!r}")
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise Invalid(f"'issuer' must begin with https:// (http:// on loopback only), not {issuer!r}")
     return issuer
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can be meant."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

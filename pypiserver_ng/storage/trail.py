@@ -32,19 +32,24 @@ class Trail:
 
     def read(self) -> Iterator[Entry]:
         """What was not read yet; what is no entry is named in the log and left out. Raises OSError."""
-        streams = self._open_newer()
-        if self._newest is not None:
-            yield from _read_lines(self._newest)
-        for stream in streams:
+        streams: list[BinaryIO] = []
+        try:
+            self._open_newer(streams)
             if self._newest is not None:
-                self._newest.close()
-            self._newest = stream
-            yield from _read_lines(stream)
+                yield from _read_lines(self._newest)
+            while streams:
+                if self._newest is not None:
+                    self._newest.close()
+                self._newest = streams.pop()
+                yield from _read_lines(self._newest)
+        finally:
+            # Whoever stops earlier may read them the next time.
+            for stream in streams:
+                stream.close()
 
-    def _open_newer(self) -> list[BinaryIO]:
-        """Files that are newer than the one that is open, the oldest first; all where none is."""
+    def _open_newer(self, opened: list[BinaryIO]) -> None:
+        """Append the files that are newer than the one that is open, the oldest last; all where none is."""
         seen = [] if self._newest is None else [os.fstat(self._newest.fileno())]
-        opened: list[BinaryIO] = []
         for name in list_names():
             with suppress(FileNotFoundError):
                 stream = _open(self._state_dir / name)
@@ -57,7 +62,6 @@ class Trail:
                 if self._newest is not None and os.path.samestat(status, seen[0]):
                     break
                 # It was renamed while its elders were looked for.
-        return opened[::-1]
 
 
 def _open(path: Path) -> BinaryIO:

@@ -6,7 +6,6 @@ kept.
 
 import asyncio
 import hashlib
-import logging
 import os
 import time
 from collections.abc import Sequence
@@ -40,8 +39,6 @@ from pypiserver_ng.policy import Decision, Policy, describe_status
 from pypiserver_ng.storage import Cache
 from pypiserver_ng.upstream.addresses import Upstream
 from pypiserver_ng.upstream.client import UpstreamClient
-
-_log = logging.getLogger(__name__)
 
 #: How old a page may be that is asked about a file whose hash it has.
 _ANY_AGE = NEVER
