@@ -178,7 +178,8 @@ def test_both_outcomes_are_on_record(trusting: TestClient, issuer: FakeIssuer, p
     assert event["user"].endswith(":acme/core")
     assert event["token"]["actions"] == ["update"]
     assert 840 < event["token"]["expires"] / 1e6 - time.time() <= 900
-    wait_until((state / "audit.jsonl").exists)
+    # It is there a moment before its first line.
+    wait_until(lambda: (state / "audit.jsonl").exists() and (state / "audit.jsonl").stat().st_size > 0)
     (refusal,) = map(json.loads, (state / "audit.jsonl").read_text().splitlines())
     assert (refusal["action"], refusal["outcome"]) == ("mint", "refused")
     assert "used before" in refusal["reason"]
