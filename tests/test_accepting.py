@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from pypiserver_ng.server import accepting
 from pypiserver_ng.server.accepting import Acceptor
 from tests.tools.server import OPEN, Serve, Server
 
@@ -89,6 +91,26 @@ def test_without_room_a_connection_is_closed() -> None:
             acceptor.close()
             await acceptor.wait_closed()
             return received
+
+    assert asyncio.run(scenario()) == b""
+
+
+def test_who_does_not_begin_with_tls_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In time: a connection that says nothing takes a place."""
+    monkeypatch.setattr(accepting, "_HANDSHAKE_SECONDS", 0.1)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+    async def scenario() -> bytes:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            acceptor = Acceptor(listening, lambda: Greeter("one"), lambda _: False, choose_context=lambda: context)
+            reader, writer = await asyncio.open_connection(*listening.getsockname())
+            try:
+                return await asyncio.wait_for(reader.read(), 10)
+            finally:
+                writer.close()
+                await writer.wait_closed()
+                acceptor.close()
+                await acceptor.wait_closed()
 
     assert asyncio.run(scenario()) == b""
 

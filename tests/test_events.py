@@ -72,6 +72,20 @@ def test_a_history_is_in_nobodys_way(tmp_path: Path) -> None:
         assert [entry.status for entry in history.read()] == ["active"]
 
 
+def test_a_catalog_without_news_is_not_opened(tmp_path: Path) -> None:
+    """Whoever follows asks twice a second; opening would make the database that is not there."""
+    database = tmp_path / "catalog.sqlite"
+    with closing(Catalog(tmp_path)) as catalog:
+        catalog.set_status(NormalizedName("demo"), Status.QUARANTINED, None, None)
+    with closing(History(tmp_path)) as history:
+        assert [entry.status for entry in history.read()] == ["quarantined"]
+        database.unlink()
+        with auditing(tmp_path) as log:
+            log.note("login", outcome="refused")
+        assert [entry.action for entry in history.read()] == ["login"]
+        assert not database.exists()
+
+
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 

@@ -103,3 +103,13 @@ def test_a_flood_of_addresses_takes_no_memory(strict: Exchange, monkeypatch: pyt
     for number in range(4):
         fail(strict, f"192.0.2.{number}")
     assert [is_locked_out(strict, f"192.0.2.{number}") for number in range(4)] == [False, True, True, True]
+
+
+def test_who_goes_on_being_refused_is_not_forgotten(strict: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last refusal counts, not the first."""
+    monkeypatch.setattr(exchange, "_MOST_ADDRESSES", 3)
+    for number in (0, 1, 2):
+        fail(strict, f"192.0.2.{number}", MOST_REFUSALS - 1)
+    for number in (0, 3):
+        fail(strict, f"192.0.2.{number}", 1)
+    assert [is_locked_out(strict, f"192.0.2.{number}") for number in range(4)] == [True, False, False, False]

@@ -1,14 +1,17 @@
 """What the system tells of a package directory: names that come, go or are closed after writing, and nothing else."""
 
+import asyncio
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from pypiserver_ng.index import watcher
 from pypiserver_ng.index.inotify import Notices
+from pypiserver_ng.index.watcher import Watcher
 from tests.tools.house import NEWER, WHEEL, eventually, listed, opened, run
 
 
@@ -114,6 +117,55 @@ def test_a_root_that_goes_ends_it(root: Path, notices: Notices) -> None:
     root.resolve().rename(root.parent / "away")
     with pytest.raises(FileNotFoundError):
         notices.read()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every directory")
+def test_a_directory_that_becomes_readable(root: Path) -> None:
+    """Its files are told of, and what comes into it afterwards."""
+    (root / "deep").chmod(0)
+    with closing(Notices([str(root)])) as notices:
+        notices.watch()
+        (root / "deep").chmod(0o700)
+        assert notices.read() == {f"{root}/deep/two.whl", f"{root}/deep/deeper/three.whl"}
+        write(root / "deep" / "new.whl")
+        assert notices.read() == {f"{root}/deep/new.whl"}
+
+
+def test_everything_is_compared_when_the_system_tells_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody told of what changed meanwhile."""
+    monkeypatch.setattr(watcher, "_RETRY_SECONDS", 0.05)
+    # Comparing from time to time would hide it.
+    monkeypatch.setattr(watcher, "_SCAN_SECONDS", (600.0, 600.0))
+    compared: list[Sequence[tuple[str, str]] | None] = []
+
+    async def compare(paths: Sequence[tuple[str, str]] | None) -> None:
+        compared.append(paths)
+
+    async def is_noticed() -> bool:
+        write(root / "one.whl")
+        return [(str(root), "one.whl")] in compared
+
+    async def is_given_up() -> bool:
+        return any("by comparing only" in message for message in caplog.messages)
+
+    async def is_compared() -> bool:
+        return None in compared
+
+    async def scenario() -> None:
+        watching = asyncio.create_task(Watcher([str(root)], compare).run(compare_first=False))
+        await eventually(is_noticed)
+        assert None not in compared
+        (root.parent / "real").rename(root.parent / "away")
+        await eventually(is_given_up)
+        assert None not in compared
+        (root.parent / "away").rename(root.parent / "real")
+        await eventually(is_compared)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+    run(scenario())
 
 
 def test_a_directory_of_files_is_served_and_follows_its_moves(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import resource
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -160,6 +160,70 @@ def test_a_trail_can_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     seen += [entry.reason for entry in trail.read()]
     trail.close()
     assert seen == [str(number) for number in range(60)]
+
+
+LINE = b'{"time":"2026-01-02T03:04:05Z","action":"login","outcome":"refused","reason":"%d"}\n'
+
+
+def write_files(state: Path) -> None:
+    """Three, with two entries each; the oldest entry has the lowest number."""
+    for number, name in enumerate(("audit.2.jsonl", "audit.1.jsonl", "audit.jsonl")):
+        (state / name).write_bytes(LINE % (2 * number) + LINE % (2 * number + 1))
+
+
+def list_open(state: Path) -> list[str]:
+    """The files of the directory that this process has open."""
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    # The descriptor of the listing itself is gone by now.
+    targets = [os.readlink(link) for link in links if os.path.lexists(link)]  # noqa: PTH115 - texts
+    return sorted(target.rpartition("/")[2] for target in targets if target.startswith(f"{state}/"))
+
+
+def test_half_a_line_is_read_when_it_is_whole(tmp_path: Path) -> None:
+    """By a trail that has seen its first half already."""
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(LINE % 0 + (LINE % 1)[:30])
+    with closing(Trail(tmp_path)) as trail:
+        assert [entry.reason for entry in trail.read()] == ["0"]
+        assert list(trail.read()) == []
+        with path.open("ab") as file:
+            file.write((LINE % 1)[30:])
+        assert [entry.reason for entry in trail.read()] == ["1"]
+
+
+def test_elder_files_are_read_once(tmp_path: Path) -> None:
+    """What is older than the file that is open was read before that one."""
+    write_files(tmp_path)
+    with closing(Trail(tmp_path)) as trail:
+        assert [entry.reason for entry in trail.read()] == list("012345")
+        assert list(trail.read()) == []
+        for old, new in (("audit.2", "audit.3"), ("audit.1", "audit.2"), ("audit", "audit.1")):
+            (tmp_path / f"{old}.jsonl").rename(tmp_path / f"{new}.jsonl")
+        (tmp_path / "audit.jsonl").write_bytes(LINE % 6)
+        assert [entry.reason for entry in trail.read()] == ["6"]
+
+
+def test_who_stops_early_leaves_nothing_open(tmp_path: Path) -> None:
+    """But the file that is being read; and can read on where that was."""
+    write_files(tmp_path)
+    with closing(Trail(tmp_path)) as trail:
+        entries = trail.read()
+        assert next(entries).reason == "0"
+        assert len(list_open(tmp_path)) == 3
+        del entries
+        assert list_open(tmp_path) == ["audit.2.jsonl"]
+        assert [entry.reason for entry in trail.read()] == list("12345")
+    assert list_open(tmp_path) == []
+
+
+def test_a_file_that_cannot_be_read_leaves_nothing_open(tmp_path: Path) -> None:
+    write_files(tmp_path)
+    (tmp_path / "audit.1.jsonl").unlink()
+    (tmp_path / "audit.1.jsonl").mkdir()
+    with closing(Trail(tmp_path)) as trail:
+        with pytest.raises(OSError, match="not a regular file"):
+            list(trail.read())
+        assert list_open(tmp_path) == []
 
 
 def test_lines_that_are_none_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -98,7 +98,7 @@ class Acceptor:
                 ssl_handshake_timeout=_HANDSHAKE_SECONDS,
                 ssl_shutdown_timeout=_PARTING_SECONDS,
             )
-        except (OSError, asyncio.IncompleteReadError) as fault:
+        except OSError as fault:
             # A client that speaks no TLS, trusts another certificate, or has left.
             _log.debug("a connection did not come to be: %s", fault)
 

@@ -10,8 +10,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from pypiserver_ng.model import Action, Grant, Right
-from pypiserver_ng.storage.audit import Entry
+from pypiserver_ng.storage.audit import AuditLog, Entry
 from pypiserver_ng.storage.trail import Trail
+from pypiserver_ng.web.auditing import Refusals
 from tests.tools.distributions import build_wheel
 from tests.tools.program import Program
 from tests.tools.server import Serve, wait_until
@@ -107,6 +108,25 @@ def test_what_is_no_news(closed: TestClient, packages: Path) -> None:
     assert closed.delete("/", headers=ALICE).status_code == 405
     assert closed.get("/simple/demo/", headers=basic("alice", "x")).status_code == 401
     wait_until(lambda: len(read(packages)) == 1, within=5)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "noted"),
+    (
+        ("POST", "/", True),
+        ("POST", "/legacy/", True),
+        ("GET", "/", False),
+        ("GET", "/simple/", False),
+        ("POST", "/pypi", False),
+    ),
+)
+def test_bad_requests(tmp_path: Path, method: str, path: str, noted: bool) -> None:
+    """Only of uploads: there somebody meant to change something."""
+    scope = {"method": method, "path": path, "headers": [], "client": ("192.0.2.1", 1)}
+    with closing(AuditLog(tmp_path)) as log:
+        Refusals(log, lambda _header: None, lambda _user: False).note(scope, 400, "no")
+    with closing(Trail(tmp_path)) as trail:
+        assert len(list(trail.read())) == noted
 
 
 def refuse_bad_form(client: TestClient) -> int:

@@ -10,6 +10,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from pypiserver_ng.server import open_socket, serving
+from pypiserver_ng.server.head import read_authority
 from tests.web.forms import Wire
 
 #: Answered 404, and the connection ends.
@@ -242,3 +243,15 @@ def test_what_stands_behind_the_body_is_no_header(pieces: int) -> None:
 
     asyncio.run(talk())
     assert seen[0]["headers"] == [(b"host", b"x"), (b"transfer-encoding", b"chunked")]
+
+
+@pytest.mark.parametrize("target", (b"http:///", b"http://:80/", b"http://:/", b"https://:443/simple/", b"/simple/"))
+def test_a_target_of_no_host(target: bytes) -> None:
+    """Whatever the parser makes of it."""
+    with pytest.raises(ValueError, match="not a target"):
+        read_authority(target)
+
+
+@pytest.mark.parametrize("host", (b"x", b"x:80", b"x:", b"[::1]", b"[::1]:80"))
+def test_a_target_with_host(host: bytes) -> None:
+    assert read_authority(b"http://" + host + b"/simple/") == host
