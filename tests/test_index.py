@@ -4,7 +4,8 @@ import asyncio
 import gc
 import json
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from sqlalchemy import event
 
 from pypiserver_ng.catalog import Catalog
 from pypiserver_ng.errors import Invalid, NotFound
+from pypiserver_ng.index.backlog import Backlog
 from pypiserver_ng.index.following import Flights
-from pypiserver_ng.model import ANONYMOUS, Body, Elsewhere, NormalizedName
+from pypiserver_ng.index.pagecache import Entry
+from pypiserver_ng.model import ANONYMOUS, Body, Elsewhere, NormalizedName, Status
 from pypiserver_ng.policy import Policy
 from tests.tools.distributions import build_sdist, build_wheel
 from tests.tools.house import DEMO, IMPOSTOR, KEY, NEWER, SDIST, WHEEL, eventually, hash_of, listed, opened, read, run
@@ -60,6 +63,41 @@ def test_a_page_is_fresh_the_moment_an_upload_is_acknowledged(packages: Path) ->
             names = [project["name"] for project in json.loads((await house.index.root_page(KEY)).content)["projects"]]
             assert names == ["demo", "other"] == await house.projects()
             assert await house.index.counts() == (2, 4)
+
+    run(scenario())
+
+
+def test_who_knows_of_a_change_gets_nothing_older(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is being loaded since before the change is loaded once more."""
+    joined: list[Hashable] = []
+    is_loaded, goes_on = threading.Event(), threading.Event()
+    join, load = Flights.join, Backlog.load
+
+    async def join_noted(flights: Flights, key: Hashable, start: Any) -> Any:
+        joined.append(key)
+        return await join(flights, key, start)
+
+    def load_slowly(backlog: Backlog, name: NormalizedName) -> tuple[Entry, bool]:
+        loaded = load(backlog, name)
+        is_loaded.set()
+        goes_on.wait(10)
+        return loaded
+
+    async def are_both_waiting() -> bool:
+        return joined.count(("load", DEMO)) == 2
+
+    async def scenario() -> None:
+        async with opened(packages) as house:
+            await house.add(WHEEL)
+            monkeypatch.setattr(Flights, "join", join_noted)
+            monkeypatch.setattr(Backlog, "load", load_slowly)
+            early = asyncio.create_task(house.index.project(DEMO))
+            await asyncio.to_thread(is_loaded.wait, 10)
+            house.catalog.set_status(DEMO, Status.DEPRECATED, "old", None)
+            late = asyncio.create_task(house.index.project(DEMO))
+            await eventually(are_both_waiting)
+            goes_on.set()
+            assert [(await task).status for task in (early, late)] == [Status.ACTIVE, Status.DEPRECATED]
 
     run(scenario())
 
